@@ -1,0 +1,98 @@
+"""Numerical pieces shared by objectives, advantages and metrics. Sums before means, always float32.
+
+Masks are float 0/1 arrays. Everything here is pure and safe under jit and grad.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from rljax.types import Array, Loss, Mean
+
+LOG_RATIO_LIMIT = 20.0  # exp(20) is finite in float32 and bfloat16; larger ratios carry no signal
+AGGREGATIONS = (
+    "token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant", "token-sum-constant")
+
+
+def masked_mean(x: Array, mask: Array) -> Array:
+  """Mean of `x` where `mask` is 1; 0 if nowhere."""
+  return jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1.0)
+
+
+def mean_metric(x: Array, mask: Array) -> Mean:
+  """A `Mean` over masked entries; entries under a zero mask may be NaN."""
+  x = jax.lax.stop_gradient(x)
+  return Mean(jnp.sum(jnp.where(mask > 0, x, 0.0) * mask), jnp.sum(mask))
+
+
+def log_ratio(logp: Array, other: Array) -> Array:
+  """`logp - other`, clamped to +-20 so that its exponential is finite, gradient 0 outside."""
+  return jnp.clip(logp - other, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+
+
+def kl(logp: Array, ref_logp: Array, estimator: str) -> Array:
+  """Per-token estimates of KL(policy || reference) from samples of the policy.
+
+  With d = logp - ref_logp: k1 = d; k2 = d^2 / 2; k3 = exp(-d) - 1 + d (clipped to +-10);
+  "k3+" has the value of k3 and the gradient of k2. In a loss, on policy, the gradient of k1
+  averages to 0, that of k2 to the gradient of KL(policy || reference), that of k3 to the gradient
+  of KL(reference || policy). Source: http://joschu.net/blog/kl-approx.html.
+
+  Raises:
+    ValueError: unknown estimator.
+  """
+  d = log_ratio(logp, ref_logp)
+  if estimator == "k1":
+    return d
+  if estimator == "k2":
+    return 0.5 * d * d
+  k3 = jnp.clip(jnp.exp(-d) - 1.0 + d, -10.0, 10.0)
+  if estimator == "k3":
+    return k3
+  if estimator == "k3+":
+    k2 = 0.5 * d * d
+    return jax.lax.stop_gradient(k3 - k2) + k2
+  raise ValueError(f"unknown KL estimator {estimator!r}; one of k1, k2, k3, k3+")
+
+
+def aggregate(loss_BT: Array, mask_BT: Array, how: str, *, constant: float | None = None,
+              metrics: dict | None = None) -> Loss:
+  """Reduces per-token losses to a sum and a weight; the step divides once, over the global batch.
+
+  N counts rows with at least one unmasked token, T_i the unmasked tokens of row i.
+    token-mean            sum_it m l / sum_it m                     (DAPO)
+    seq-mean-token-mean   1/N sum_i 1/T_i sum_t m l                 (GRPO)
+    seq-mean-token-sum    1/N sum_i sum_t m l                       (RLOO, REINFORCE)
+    constant              sum_it m l / (N * constant)               (Dr. GRPO; constant = L_max)
+    token-sum-constant    sum_it m l / constant                     (weight 0: see below)
+
+  A weight of 0 means "already normalised": the step divides by `where(weight > 0, weight, 1)`, which
+  also makes the loss of a batch without any valid row 0 instead of NaN.
+
+  Args:
+    loss_BT: float [B, T]; entries under a zero mask are ignored even when not finite.
+    mask_BT: float [B, T] of 0/1.
+    how: one of the names above.
+    constant: required by the last two.
+
+  Raises:
+    ValueError: unknown name, or a constant missing or not used.
+  """
+  if how not in AGGREGATIONS:
+    raise ValueError(f"unknown aggregation {how!r}; one of {', '.join(AGGREGATIONS)}")
+  if (constant is not None) != how.endswith("constant"):
+    raise ValueError(f"aggregation {how!r} and constant={constant} do not go together")
+  loss_BT = jnp.where(mask_BT > 0, loss_BT, 0.0) * mask_BT
+  row_B = jnp.sum(loss_BT, axis=-1)
+  tokens_B = jnp.sum(mask_BT, axis=-1)
+  rows = jnp.sum(tokens_B > 0).astype(jnp.float32)
+  if how == "token-mean":
+    total, weight = jnp.sum(row_B), jnp.sum(tokens_B)
+  elif how == "seq-mean-token-mean":
+    total, weight = jnp.sum(row_B / jnp.maximum(tokens_B, 1.0)), rows
+  elif how == "seq-mean-token-sum":
+    total, weight = jnp.sum(row_B), rows
+  elif how == "constant":
+    total, weight = jnp.sum(row_B) / constant, rows
+  else:
+    total, weight = jnp.sum(row_B) / constant, jnp.zeros(())
+  return Loss(total, weight, metrics or {})

@@ -1,0 +1,254 @@
+"""The types every part of rljax speaks: episodes on the host, batches on the device.
+
+Letters in array names: B rows, S model positions, T actions, V vocabulary. Host values carry none.
+Left of `rljax.data.collate` everything is an `Episode` (host Python, may fail, failure is data);
+right of it everything is a `Batch` (fixed-shape arrays, pure jitted functions).
+"""
+
+import dataclasses
+import functools
+import inspect
+from typing import Any, Callable, Mapping
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array | np.ndarray
+PyTree = Any
+
+# How an episode ended. `stop`: the policy chose an end token; `length`: the token limit cut it.
+STOP, LENGTH, ERROR = "stop", "length", "error"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+  """One problem, as plain data.
+
+  Attributes:
+    id: unique in its task set; randomness is derived from it, so it must be stable.
+    prompt: the text, or a list of chat messages `{"role", "content"}`.
+    answer: what a verifier compares with (JSON-like).
+    verifier: "module:function" of `(task, text) -> float`, or "" when a reward brings its own.
+    demo: a correct response as text, for supervised training; "" when there is none.
+    info: anything else (JSON-like); logged with every episode.
+    media: images or other inputs, read by the model adapter only.
+  """
+
+  id: str
+  prompt: str | list
+  answer: Any = None
+  verifier: str = ""
+  demo: str = ""
+  info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  media: tuple = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Turn:
+  """A contiguous span of tokens with one speaker. Token ids are the truth, text is a view.
+
+  Attributes:
+    role: "assistant" for what a policy sampled, anything else for what it read.
+    tokens: int32 [n].
+    logp: float32 [n], log-probability under the distribution sampled from; None if not sampled.
+    text: decoded view of `tokens` without the end token.
+    reward: reward given at the end of this turn (process rewards; usually 0).
+    raw_logp: float32 [n], log-probability under the unwarped policy (temperature 1, no filters).
+  """
+
+  role: str
+  tokens: np.ndarray
+  logp: np.ndarray | None = None
+  text: str = ""
+  media: tuple = ()
+  reward: float = 0.0
+  raw_logp: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Episode:
+  """One attempt at a task.
+
+  Attributes:
+    group: identifies the episodes whose rewards are compared (same task, same prompt).
+    scores: rewards by name; "reward" is their combination. NaN means "could not be scored".
+    status: STOP, LENGTH or ERROR.
+    info: what the rollout or a reward wants logged. `role`: who the assistant was (default policy).
+  """
+
+  task: Task
+  turns: tuple[Turn, ...]
+  group: int = 0
+  scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  status: str = STOP
+  info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def response(self) -> str:
+    """Text of everything the assistant said."""
+    return "".join(t.text for t in self.turns if t.role == "assistant")
+
+  @property
+  def num_actions(self) -> int:
+    return sum(len(t.tokens) for t in self.turns if t.role == "assistant")
+
+
+@flax.struct.dataclass
+class Batch:
+  """Fixed-shape arrays of one update; the only thing an objective sees besides `TokenStats`.
+
+  Rows of one group are adjacent when all groups have one size (group-major). T counts *actions*
+  (tokens the assistant produced, end token included), packed to the left: observations and
+  prompts are in `inputs` only, so neighbours in T are neighbours in the policy's own decisions.
+
+  Attributes:
+    inputs: read by the model adapter only (tokens, positions of the actions, images, ...).
+    actions_BT: int32 token ids.
+    mask_BT: float32, 1 where the token is trained on.
+    behav_logp_BT: float32, log-probability when sampled (warped distribution).
+    old_logp_BT: log-probability under the trainer before the first update; None when there is one
+      update per batch (it then equals stop_gradient of the current one).
+    reward_BT: float32, reward paid at that action (terminal rewards at the last action).
+    discount_BT: float32, 0 at the last action of an episode, else the discount.
+    adv_BT: float32, set by the advantage function.
+    valid_B: float32, 0 for padding rows and rows that could not be scored.
+    group_B: int32 group ids, 0 <= id < B; -1 for padding rows.
+    extras: named columns with leading dimension B.
+  """
+
+  inputs: PyTree
+  actions_BT: Array
+  mask_BT: Array
+  behav_logp_BT: Array
+  reward_BT: Array
+  discount_BT: Array
+  adv_BT: Array
+  valid_B: Array
+  group_B: Array
+  old_logp_BT: Array | None = None
+  ref_logp_BT: Array | None = None
+  value_BT: Array | None = None
+  extras: dict[str, Array] = flax.struct.field(default_factory=dict)
+
+
+@flax.struct.dataclass
+class TokenStats:
+  """What a model says about a batch, per action.
+
+  Attributes:
+    logp_BT: float32 log-probability of each action at the training temperature.
+    entropy_BT: float32 entropy of the distribution it was drawn from, in nats.
+    value_BT: scalar head, one per action.
+    extras: outputs of other heads.
+  """
+
+  logp_BT: Array
+  entropy_BT: Array | None = None
+  value_BT: Array | None = None
+  extras: dict[str, Array] = flax.struct.field(default_factory=dict)
+
+
+@flax.struct.dataclass
+class Loss:
+  """A sum and its weight, never a mean: micro-batches and devices add both, then divide once."""
+
+  total: Array
+  weight: Array
+  metrics: dict[str, "Metric"] = flax.struct.field(default_factory=dict)
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Data only. `step` counts calls, skipped ones included; `skipped` counts non-finite updates."""
+
+  step: Array
+  params: PyTree
+  opt_state: PyTree
+  skipped: Array
+
+
+# --- metrics: the type says how two of them merge ------------------------------------------------
+
+
+@flax.struct.dataclass
+class Mean:
+  total: Array
+  weight: Array
+
+  def merge(self, other: "Mean") -> "Mean":
+    return Mean(self.total + other.total, self.weight + other.weight)
+
+  def compute(self) -> Array:
+    return self.total / jnp.maximum(self.weight, 1e-30)
+
+
+@flax.struct.dataclass
+class Max:
+  value: Array
+
+  def merge(self, other: "Max") -> "Max":
+    return Max(jnp.maximum(self.value, other.value))
+
+  def compute(self) -> Array:
+    return self.value
+
+
+@flax.struct.dataclass
+class Min:
+  value: Array
+
+  def merge(self, other: "Min") -> "Min":
+    return Min(jnp.minimum(self.value, other.value))
+
+  def compute(self) -> Array:
+    return self.value
+
+
+@flax.struct.dataclass
+class Sum:
+  value: Array
+
+  def merge(self, other: "Sum") -> "Sum":
+    return Sum(self.value + other.value)
+
+  def compute(self) -> Array:
+    return self.value
+
+
+Metric = Mean | Max | Min | Sum
+
+
+def merge_metrics(a: dict[str, Metric], b: dict[str, Metric]) -> dict[str, Metric]:
+  """Merges two dicts with the same keys."""
+  return {k: a[k].merge(b[k]) for k in a}
+
+
+# --- needs: what an objective asks of the batch builder -------------------------------------------
+
+
+def needs(rule: Callable[..., set[str]]):
+  """Declares what an objective reads, as a function of its hyperparameters.
+
+  `rule(**hyperparameters) -> set` of "ref_logp", "old_logp", "value", "entropy_grad". The builder
+  calls it with the defaults filled in, so a coefficient of zero costs nothing.
+  """
+  def wrap(fn):
+    fn.needs_rule = rule
+    return fn
+  return wrap
+
+
+def needs_of(fn: Callable) -> set[str]:
+  """The needs of an objective, or of a `functools.partial` of one."""
+  base, bound = fn, {}
+  while isinstance(base, functools.partial):
+    bound = {**base.keywords, **bound}
+    base = base.func
+  rule = getattr(base, "needs_rule", None)
+  if rule is None:
+    return set()
+  parameters = inspect.signature(base).parameters.values()
+  defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+  return set(rule(**{**defaults, **bound}))

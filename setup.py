@@ -1,0 +1,45 @@
+"""Packaging. `pip install -e .` is enough on a CPU; extras add an accelerator or an optional reader."""
+
+import pathlib
+
+import setuptools
+
+here = pathlib.Path(__file__).parent
+version = (here / "rljax/__init__.py").read_text().split('__version__ = "')[1].split('"')[0]
+
+data = ["pyarrow", "datasets", "tensorflow-datasets", "array-record", "importlib_resources",
+        "reasoning-gym"]
+
+setuptools.setup(
+    name="rljax",
+    version=version,
+    description="Reinforcement-learning post-training of language models in JAX, for TPU and GPU",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["rljax", "rljax.*"])
+    + setuptools.find_packages("kernels"),
+    package_dir={"rljax_kernels": "kernels/rljax_kernels"},
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11",
+        "chex>=0.1.90",
+        "transformers>=5",
+        "ml-collections>=1.1",
+        "numpy>=2",
+        "tensorboardX>=2.6",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10"],
+        "cuda": ["jax[cuda12]>=0.10"],
+        "data": data,
+        "test": [*data, "pytest", "pytest-xdist", "hypothesis", "ruff", "libtpu; sys_platform == 'linux'"],
+    },
+    entry_points={"console_scripts": [
+        "rljax-train = rljax.main:train",
+        "rljax-report = rljax.main:report",
+    ]},
+)
