@@ -54,6 +54,46 @@ def kl(logp: Array, ref_logp: Array, estimator: str) -> Array:
   raise ValueError(f"unknown KL estimator {estimator!r}; one of k1, k2, k3, k3+")
 
 
+def truncated_weight(old_BT: Array, behav_BT: Array, mask_BT: Array, *, cap: float = 2.0,
+                     level: str = "token") -> Array:
+  """w = min(exp(old - behav), cap): truncated importance sampling for sampler/trainer mismatch.
+
+  https://fengyao.notion.site/off-policy-rl (TIS). `cap`: TRL's default is 3. Stop-gradient.
+
+  Args:
+    old_BT, behav_BT: log-probabilities [B, T] under the trainer and under the sampler.
+    mask_BT: float [B, T] of 0/1.
+    cap: the largest weight.
+    level: see `importance_ratio`.
+  """
+  return jnp.minimum(importance_ratio(old_BT, behav_BT, mask_BT, level=level), cap)
+
+
+def masked_weight(old_BT: Array, behav_BT: Array, mask_BT: Array, *, low: float = 0.5,
+                  high: float = 5.0, level: str = "token") -> Array:
+  """w = exp(old - behav) where it lies in [low, high], else 0 (IcePop). Arguments as above."""
+  w_BT = importance_ratio(old_BT, behav_BT, mask_BT, level=level)
+  return jnp.where((w_BT >= low) & (w_BT <= high), w_BT, 0.0)
+
+
+def importance_ratio(old_BT: Array, behav_BT: Array, mask_BT: Array, *, level: str) -> Array:
+  """exp(old - behav) per token, or one value per row: of the sum over the row ("sequence") or of
+  the mean ("geometric"). Stop-gradient; log-ratios are clamped to +-20.
+
+  Raises:
+    ValueError: unknown level.
+  """
+  d_BT = jax.lax.stop_gradient(jnp.where(mask_BT > 0, old_BT - behav_BT, 0.0))
+  if level != "token":
+    d_B1 = jnp.sum(d_BT, axis=-1, keepdims=True)
+    if level == "geometric":
+      d_B1 = d_B1 / jnp.maximum(jnp.sum(mask_BT, axis=-1, keepdims=True), 1.0)
+    elif level != "sequence":
+      raise ValueError(f"unknown level {level!r}; one of token, sequence, geometric")
+    d_BT = jnp.broadcast_to(d_B1, d_BT.shape)
+  return jnp.exp(jnp.clip(d_BT, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
+
+
 def aggregate(loss_BT: Array, mask_BT: Array, how: str, *, constant: float | None = None,
               metrics: dict | None = None) -> Loss:
   """Reduces per-token losses to a sum and a weight; the step divides once, over the global batch.

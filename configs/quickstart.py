@@ -1,0 +1,36 @@
+"""GRPO from nothing on a laptop: 3-digit addition by characters, 0.6 M parameters.
+
+A base model is trained on demonstrations until it solves 30-60 % of the problems, then GRPO with a
+verifier does the rest.  https://arxiv.org/abs/2402.03300
+
+  make quickstart
+  rljax-train --config configs/quickstart.py --workdir runs/quickstart
+"""
+
+from rljax import recipes
+from rljax.config import fn
+
+
+def get_config():
+  c = recipes.grpo()
+  c.name = "quickstart: 3-digit addition"
+  c.steps = 150
+  c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+=")
+  c.tasks = fn("rljax.data.tasks:addition", digits=3, split="train")
+  c.evals.test = fn("rljax.data.tasks:addition", digits=3, split="test", size=500)
+  c.limits.prompt, c.limits.response = 8, 5
+  c.roles.policy.model = fn("rljax.models.policy:decoder", width=128, layers=3, heads=4,
+                            activation="relu", scan=False)
+  c.roles.policy.init = fn("rljax.train.base:trained", at_least=0.4, at_most=0.65)
+  c.roles.ref = recipes.role(init="policy", train=False)
+  c.updates.policy.objective.kl_coef = 0.001
+  c.updates.policy.optimizer.lr = 1e-3
+  c.eval.every = 25
+  return c
+
+
+ARMS = {
+    "no_kl": {"updates.policy.objective.kl_coef": 0.0},
+    "rloo": {"updates.policy.advantage": fn("rljax.advantages:leave_one_out"),
+             "updates.policy.objective": fn("rljax.objectives.pg:rloo")},
+}

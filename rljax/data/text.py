@@ -1,0 +1,139 @@
+"""Tokenizers behind one small interface: characters, bytes, or any Hugging Face tokenizer folder."""
+
+import os
+from typing import Sequence
+
+import numpy as np
+
+from rljax import config as config_lib
+
+ConfigError = config_lib.ConfigError
+
+
+class Tokenizer:
+  """What the rest of rljax asks of a tokenizer.
+
+  Attributes:
+    vocab_size: number of ids a model must have rows for.
+    eos_id: the end token. pad_id: fills rows; never trained on.
+    stop_ids: ids that end a response (eos_id among them).
+  """
+
+  vocab_size: int
+  eos_id: int
+  pad_id: int
+  stop_ids: tuple[int, ...]
+
+  def encode(self, text: str) -> np.ndarray:
+    """int32 ids, no special tokens added."""
+    raise NotImplementedError
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """Text without special tokens."""
+    raise NotImplementedError
+
+  def render(self, prompt: str | list) -> np.ndarray:
+    """Ids of a task's prompt; chat messages go through the chat template."""
+    if isinstance(prompt, str):
+      return self.encode(prompt)
+    return self.encode("".join(f"{m['role']}: {m['content']}\n" for m in prompt) + "assistant: ")
+
+  def response(self, text: str) -> np.ndarray:
+    """Ids of a whole response, end token included."""
+    return np.append(self.encode(text), np.int32(self.eos_id))
+
+
+class CharTokenizer(Tokenizer):
+  """One id per character of an alphabet; 0 pads, 1 ends."""
+
+  def __init__(self, alphabet: str):
+    if len(set(alphabet)) != len(alphabet) or not alphabet:
+      raise ConfigError(f"tokenizer: alphabet {alphabet!r} is empty or repeats a character")
+    self.alphabet = alphabet
+    self.pad_id, self.eos_id, self.stop_ids = 0, 1, (1,)
+    self.vocab_size = len(alphabet) + 2
+    self._ids = {c: i + 2 for i, c in enumerate(alphabet)}
+
+  def encode(self, text: str) -> np.ndarray:
+    try:
+      return np.asarray([self._ids[c] for c in text], np.int32)
+    except KeyError as e:
+      raise ConfigError(
+          f"tokenizer: character {e.args[0]!r} of {text[:60]!r} is not in the alphabet") from None
+
+  def decode(self, ids: Sequence[int]) -> str:
+    return "".join(self.alphabet[i - 2] for i in np.asarray(ids).tolist()
+                   if 2 <= i < self.vocab_size)
+
+
+class ByteTokenizer(Tokenizer):
+  """UTF-8 bytes as ids 0..255, then the end token and padding."""
+
+  def __init__(self):
+    self.eos_id, self.pad_id, self.stop_ids, self.vocab_size = 256, 257, (256,), 258
+
+  def encode(self, text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+  def decode(self, ids: Sequence[int]) -> str:
+    return bytes(i for i in np.asarray(ids).tolist() if i < 256).decode(errors="replace")
+
+
+class HFTokenizer(Tokenizer):
+  """A tokenizer folder as `transformers` writes it."""
+
+  def __init__(self, path: str, stop_tokens: Sequence[str] = ()):
+    if not os.path.isdir(path):
+      raise ConfigError(f"tokenizer: there is no folder {path}")
+    import transformers  # only here: it costs a second
+    try:
+      self.hf = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except Exception as e:
+      raise ConfigError(f"tokenizer: {path} cannot be read by transformers: {e}") from None
+    if self.hf.eos_token_id is None:
+      raise ConfigError(
+          f"tokenizer: {path} has no end token; responses could never end. Set eos_token in it.")
+    extra = self.hf.convert_tokens_to_ids(list(stop_tokens))
+    if any(i is None or i == self.hf.unk_token_id for i in extra):
+      raise ConfigError(f"tokenizer: {path} does not have all stop tokens of {list(stop_tokens)}")
+    self.eos_id = self.hf.eos_token_id
+    self.stop_ids = tuple(sorted({self.eos_id, *extra}))
+    self.pad_id = self.hf.pad_token_id if self.hf.pad_token_id is not None else self.eos_id
+    self.vocab_size = len(self.hf)
+
+  def encode(self, text: str) -> np.ndarray:
+    return np.asarray(self.hf.encode(text, add_special_tokens=False), np.int32)
+
+  def decode(self, ids: Sequence[int]) -> str:
+    return self.hf.decode(np.asarray(ids).tolist(), skip_special_tokens=True)
+
+  def render(self, prompt: str | list) -> np.ndarray:
+    if isinstance(prompt, str):
+      return np.asarray(self.hf.encode(prompt), np.int32)
+    if not self.hf.chat_template:
+      return super().render(prompt)
+    out = self.hf.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    return self.encode(out)
+
+
+def char(*, alphabet: str = "0123456789+-*/()=., ") -> Tokenizer:
+  """Characters of an alphabet.
+
+  Raises:
+    ConfigError: an empty alphabet or a repeated character; later, a character outside it.
+  """
+  return CharTokenizer(alphabet)
+
+
+def byte() -> Tokenizer:
+  """UTF-8 bytes."""
+  return ByteTokenizer()
+
+
+def hf(*, path: str, stop_tokens: tuple = ()) -> Tokenizer:
+  """A Hugging Face tokenizer folder.
+
+  Raises:
+    ConfigError: no such folder, unreadable, without an end token, or an unknown stop token.
+  """
+  return HFTokenizer(path, stop_tokens)

@@ -1,0 +1,76 @@
+"""The commands. A mistake of the user's is one sentence on stderr and exit code 2."""
+
+import argparse
+import logging
+import sys
+
+from rljax import config as config_lib
+
+
+def train(argv: list[str] | None = None) -> int:
+  """rljax-train --config FILE[:arms] --workdir DIR [--config.key=value ...]"""
+  parser = argparse.ArgumentParser(
+      "rljax-train", description="Train a recipe, or continue the run in the workdir.",
+      epilog="Any key of the config can be set: --config.updates.policy.optimizer.lr=1e-4",
+      allow_abbrev=False)
+  parser.add_argument("--config", required=True, metavar="FILE[:name,...]",
+                      help="config file, with forms and arms (:runlocal shrinks it to seconds)")
+  parser.add_argument("--workdir", required=True, help="run folder; a killed run continues there")
+  args, rest = parser.parse_known_args(argv)
+  return _guarded(lambda: _train(args, rest))
+
+
+def _train(args, rest):
+  config = config_lib.load(args.config, config_lib.parse_overrides(rest))
+  from rljax.train import loop, report  # jax from here on
+  loop.train(config, args.workdir)
+  page = report.write_report(args.workdir)
+  _print_result(loop.read_result(args.workdir), args.workdir, page)
+
+
+def _print_result(result, workdir, page):
+  before, after = result["eval"]["before"], result["eval"]["after"]
+  print(f"\n{'':<22}{'before':>10}{'after':>10}")
+  for name in sorted(after):
+    if isinstance(after[name], dict):
+      for key in sorted(after[name]):
+        b = before.get(name, {}).get(key, float("nan"))
+        print(f"{name + ' ' + key:<22}{b:>10.3f}{after[name][key]:>10.3f}")
+    else:
+      print(f"{name:<22}{before.get(name, float('nan')):>10.3f}{after[name]:>10.3f}")
+  print(f"\n{result['steps']} steps, {result['seconds']:.0f} s, "
+        f"{result['tokens_per_second']:.0f} sampled tokens/s, "
+        f"{result['skipped_updates']} skipped updates")
+  if result["faults"]:
+    print("faults: " + ", ".join(f"{k} {v}" for k, v in sorted(result["faults"].items())))
+  print(f"{workdir}/result.json\n{page}")
+
+
+def report(argv: list[str] | None = None) -> int:
+  """rljax-report DIR: writes DIR/report.html again."""
+  parser = argparse.ArgumentParser("rljax-report", description="Write report.html of a run folder.")
+  parser.add_argument("workdir")
+  args = parser.parse_args(argv)
+
+  def write():
+    from rljax.train import report as report_lib
+    print(report_lib.write_report(args.workdir))
+
+  return _guarded(write)
+
+
+def _guarded(work) -> int:
+  logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+  try:
+    work()
+  except config_lib.ConfigError as e:
+    print(f"rljax: {e}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print("rljax: stopped; the same command continues from the last checkpoint", file=sys.stderr)
+    return 130
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(train())

@@ -1,0 +1,119 @@
+"""Base recipes: a config with every slot filled, to be changed by a config file. No jax in here."""
+
+import ml_collections
+
+from rljax.config import fn
+
+
+def _base() -> ml_collections.ConfigDict:
+  """Every key there is, with its meaning. A key that is not here does not exist."""
+  c = ml_collections.ConfigDict()
+  c.name = ""                  # shown in the report
+  c.seed = 0                   # of everything random
+  c.steps = 100                # updates of the whole recipe: rollout, rewards, all `updates`
+  c.tokenizer = fn("rljax.data.text:char")
+  c.roles = ml_collections.ConfigDict({"policy": role()})
+  c.tasks = fn("rljax.data.tasks:addition")
+  c.curriculum = fn("rljax.data.curriculum:shuffled")
+  c.prompts = 32               # tasks per step
+  c.limits = ml_collections.ConfigDict({
+      "prompt": 64,            # tokens; longer prompts are an error or skipped
+      "response": 64,          # tokens the policy may produce in one episode, end token included
+      "on_long_prompt": "error",  # or "skip" (counted)
+  })
+  c.sampling = ml_collections.ConfigDict({  # the trainer uses the same temperature
+      "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
+      "slots": 256,            # requests that are decoded together
+      "prompt_buckets": (),    # prompt lengths to compile for; () = limits.prompt alone
+  })
+  c.rollout = fn("rljax.rollouts.single_turn:single_turn", group_size=8)
+  c.rewards = ml_collections.ConfigDict({"correct": fn("rljax.rewards.verify:task_verifier")})
+  c.reward_weights = ml_collections.ConfigDict({})  # by name; 1 where absent
+  c.reward_deadline = 60.0     # seconds for one reward over one batch
+  c.select = None              # a leaf: episodes -> episodes
+  c.updates = ml_collections.ConfigDict({"policy": update()})
+  c.evals = ml_collections.ConfigDict({})           # name -> task set
+  c.eval = ml_collections.ConfigDict({
+      "every": 0,              # steps between evaluations; 0 = before and after only
+      "samples": 1,            # per problem
+      "temperature": 1.0,
+      "greedy": False,
+      "limit": 500,            # problems of each set; 0 = all
+      "verifier": fn("rljax.rewards.verify:task_verifier"),
+  })
+  c.until = ml_collections.ConfigDict({  # stop early once an evaluation metric is reached
+      "metric": "", "at_least": 1.0,
+  })
+  c.checkpoint = ml_collections.ConfigDict({"every": 50, "keep": 2})
+  c.episodes_max_bytes = 200_000_000    # of the episode log
+  return c
+
+
+def role(model=None, init=None, *, train: bool = True, shares: str = "", follow: str = "",
+         decay: float = 0.99) -> ml_collections.ConfigDict:
+  """A named model.
+
+  Args:
+    model: leaf of `(vocab) -> Policy`; None = that of the role "policy".
+    init: leaf of `(setup) -> params`, or the name of the role to copy at the start; None = random.
+    train: it gets an optimizer (that of the update which names it).
+    shares: the role whose weights it uses instead of its own.
+    follow, decay: an exponential moving average of that role's weights.
+  """
+  c = ml_collections.ConfigDict()
+  c.model = model
+  c.init = init
+  c.train, c.shares, c.follow, c.decay = train, shares, follow, decay
+  return c
+
+
+def update(advantage=None, objective=None, optimizer=None) -> ml_collections.ConfigDict:
+  """One update per step: whose weights, with which loss, on which episodes."""
+  c = ml_collections.ConfigDict()
+  c.role = "policy"            # whose weights
+  c.ref = "ref"                # role of the reference, if the objective needs one
+  c.advantage = advantage
+  c.objective = objective
+  c.optimizer = optimizer or fn("rljax.optim:adamw", lr=1e-3)
+  c.epochs = 1                 # passes over a batch
+  c.minibatches = 1            # optimizer steps per pass
+  c.accum = 1                  # micro-batches per optimizer step
+  c.discount = 1.0
+  return c
+
+
+def grpo() -> ml_collections.ConfigDict:
+  """GRPO: groups of responses, rewards normalised in the group, clipped ratio, no KL."""
+  c = _base()
+  c.roles.policy.model = fn("rljax.models.policy:decoder")
+  c.updates.policy = update(
+      advantage=fn("rljax.advantages:group_norm"), objective=fn("rljax.objectives.pg:grpo"))
+  return c
+
+
+def sft() -> ml_collections.ConfigDict:
+  """Supervised training on the tasks' demonstrations."""
+  c = _base()
+  c.roles.policy.model = fn("rljax.models.policy:decoder")
+  c.rollout = fn("rljax.rollouts.dataset:demonstrations")
+  c.rewards = ml_collections.ConfigDict({})
+  c.updates.policy = update(objective=fn("rljax.objectives.supervised:sft"))
+  return c
+
+
+def runlocal(c) -> None:
+  """Shrinks any config to seconds, in place: two steps, few rows, a tiny random model."""
+  c.steps = 2
+  c.prompts = min(c.prompts, 4)
+  if "group_size" in c.rollout:
+    c.rollout.group_size = min(c.rollout.group_size, 4)
+  c.eval.limit, c.eval.every = 8, 0
+  c.sampling.slots = 16
+  c.checkpoint.every = 1
+  for spec in c.roles.values():
+    if spec.model is not None:
+      spec.model = fn("rljax.models.policy:decoder", width=32, layers=2, heads=2)
+    if not isinstance(spec.init, str):
+      spec.init = None
+  for spec in c.updates.values():
+    spec.accum = 1

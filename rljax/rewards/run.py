@@ -1,0 +1,105 @@
+"""Runs the rewards of a recipe over episodes: every fault becomes a NaN that is counted, never a crash."""
+
+import dataclasses
+import logging
+import threading
+from typing import Callable, Mapping, Sequence
+
+import numpy as np
+
+from rljax import config as config_lib
+from rljax import types
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """What a reward may ask for.
+
+  Attributes:
+    step: training step. seed: the run's seed (derive randomness with `rljax.rng.host`).
+    tokenizer: the run's.
+    score: (role, prefixes, continuations) -> list of (logp, entropy) arrays per continuation token.
+    sample: (role, prompts, seeds, **settings) -> list of Completions; prompts are token ids.
+  """
+
+  step: int
+  seed: int
+  tokenizer: object
+  score: Callable | None = None
+  sample: Callable | None = None
+
+
+def score_all(episodes: Sequence[types.Episode], rewards: Mapping[str, Callable],
+              weights: Mapping[str, float], ctx: Context, *, deadline: float = 60.0
+              ) -> tuple[list[types.Episode], dict[str, int]]:
+  """Adds every reward by name, and their weighted sum as "reward".
+
+  A reward that raises, or is not back after `deadline` seconds, scores NaN for all episodes; a
+  NaN in any reward makes the episode's "reward" NaN, which keeps it out of the update.
+
+  Returns:
+    The episodes with scores, and counts of faults by kind: "reward_error", "reward_timeout",
+    "unscored" (episodes whose combined reward is NaN or infinite).
+
+  Raises:
+    ConfigError: a reward returned a wrong shape, or no episode could be scored at all.
+  """
+  faults: dict[str, int] = {}
+  reasons = []
+  columns = {}
+  for name, reward in rewards.items():
+    values, fault, reason = _call(name, reward, episodes, ctx, deadline)
+    columns[name] = values
+    if fault:
+      faults[fault] = faults.get(fault, 0) + 1
+      reasons.append(reason)
+      log.warning(reason)
+  total = np.zeros(len(episodes))
+  for name, values in columns.items():
+    total = total + weights.get(name, 1.0) * values
+  bad = ~np.isfinite(total)
+  if bad.any():
+    faults["unscored"] = int(bad.sum())
+  if rewards and len(episodes) and bad.all():
+    broken = next((n for n, v in columns.items() if not np.isfinite(v).any()), "the sum")
+    raise config_lib.ConfigError(
+        f"step {ctx.step}: none of {len(episodes)} episodes could be scored; "
+        + (reasons[0] if reasons else f"reward {broken!r} is NaN or infinite for all of them"))
+  out = []
+  for i, e in enumerate(episodes):
+    scores = {**e.scores, **{n: float(v[i]) for n, v in columns.items()}}
+    if rewards:
+      scores["reward"] = float("nan") if bad[i] else float(total[i])
+    out.append(dataclasses.replace(e, scores=scores))
+  return out, faults
+
+
+def _call(name, reward, episodes, ctx, deadline):
+  """(values [B], fault kind or "", reason)."""
+  box = {}
+
+  def work():
+    try:
+      box["value"] = reward(episodes, ctx)
+    except Exception as e:
+      box["error"] = e
+
+  nan = np.full(len(episodes), np.nan)
+  thread = threading.Thread(target=work, daemon=True, name=f"reward-{name}")
+  thread.start()
+  thread.join(deadline)
+  if thread.is_alive():
+    return nan, "reward_timeout", f"reward {name!r} was not back after {deadline:g} s"
+  if isinstance(box.get("error"), config_lib.ConfigError):
+    raise box["error"]
+  if "error" in box:
+    e = box["error"]
+    return nan, "reward_error", f"reward {name!r} raised {type(e).__name__}: {e}"
+  values = np.asarray(box["value"], np.float64)
+  if values.shape != (len(episodes),):
+    raise config_lib.ConfigError(
+        f"reward {name!r} returned shape {values.shape} for {len(episodes)} episodes; "
+        f"it must return one number per episode")
+  return values, "", ""

@@ -1,0 +1,207 @@
+"""From a config to functions: the only code that knows what the keys of a recipe mean."""
+
+import dataclasses
+import functools
+from typing import Any, Callable
+
+import jax
+
+from rljax import config as config_lib
+from rljax import sharding, types
+from rljax.data import collate
+from rljax.sampling import engine as engine_lib
+from rljax.train import roles as roles_lib
+from rljax.train import step as step_lib
+
+ConfigError = config_lib.ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """What an `init` leaf gets to build its parameters from."""
+
+  config: Any
+  policy: Any
+  tokenizer: Any
+  mesh: Any
+  key: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+  """One update of the recipe, ready to run. `order` and `slice` cut a batch into minibatches."""
+
+  role: str
+  ref: str
+  epochs: int
+  minibatches: int
+  shapes: collate.Shapes
+  discount: float
+  prepare: Callable
+  step: Callable
+  slice: Callable | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A recipe as functions and data."""
+
+  config: Any
+  mesh: Any
+  tokenizer: Any
+  tasks: Any
+  evals: dict[str, Any]
+  curriculum: Any
+  rollout: Callable
+  eval_rollout: Callable
+  rewards: dict[str, Callable]
+  reward_weights: dict[str, float]
+  eval_verifier: Callable
+  select: Callable | None
+  roles: roles_lib.Roles
+  samplers: dict[str, roles_lib.Sampler]
+  scorer: roles_lib.Scorer
+  updates: dict[str, Update]
+
+
+def build(config, *, devices=None) -> Run:
+  """Binds every leaf, checks what belongs together, and makes the jitted functions.
+
+  Raises:
+    ConfigError: anything in the config that cannot work, named by its key.
+  """
+  mesh = sharding.mesh(devices)
+  leaf = functools.partial(_leaf, config)
+  tokenizer = leaf("tokenizer")()
+  tasks = leaf("tasks")()
+  if not len(tasks):
+    raise ConfigError("config.tasks: the task set is empty")
+  evals = {name: leaf(f"evals.{name}")() for name in config.evals}
+  rewards = {name: leaf(f"rewards.{name}") for name in config.rewards}
+  for name in config.reward_weights:
+    if name not in rewards:
+      raise ConfigError(f"config.reward_weights.{name}: there is no such reward "
+                        f"(there is: {', '.join(rewards) or 'none'})")
+  if config.limits.on_long_prompt not in ("error", "skip"):
+    raise ConfigError(f"config.limits.on_long_prompt: 'error' or 'skip', "
+                      f"found {config.limits.on_long_prompt!r}")
+  policies = _policies(config, tokenizer, leaf)
+  optimizers, objectives = {}, {}
+  for name, spec in config.updates.items():
+    if spec.role not in config.roles:
+      raise ConfigError(f"config.updates.{name}.role: there is no role {spec.role!r}")
+    optimizers[_owner(config, spec.role)] = leaf(f"updates.{name}.optimizer")()
+    objectives[name] = leaf(f"updates.{name}.objective")
+  roles = roles_lib.Roles(_roles(config, policies, optimizers, tokenizer, mesh, leaf), optimizers,
+                          mesh, config.seed)
+  samplers = {name: _sampler(config, name, policies[name], roles, tokenizer, mesh)
+              for name in config.roles}
+  updates = {name: _update(config, name, policies, optimizers, objectives, leaf, mesh)
+             for name in config.updates}
+  limits = config.limits
+  scorer = roles_lib.Scorer(roles, rows=_round_up(config.sampling.slots, mesh.size),
+                            buckets=(limits.prompt + limits.response - 1,))
+  eval_settings = {"temperature": config.eval.temperature, "greedy": config.eval.greedy}
+  eval_rollout = functools.partial(
+      config_lib.resolve("rljax.rollouts.single_turn:single_turn"),
+      group_size=config.eval.samples, settings=eval_settings)
+  return Run(
+      config=config, mesh=mesh, tokenizer=tokenizer, tasks=tasks, evals=evals,
+      curriculum=leaf("curriculum")(), rollout=leaf("rollout"), eval_rollout=eval_rollout,
+      rewards=rewards, reward_weights=dict(config.reward_weights),
+      eval_verifier=leaf("eval.verifier"), select=leaf("select") if config.select else None,
+      roles=roles, samplers=samplers, scorer=scorer, updates=updates)
+
+
+def _leaf(config, dotted):
+  node = config
+  for part in dotted.split("."):
+    node = node[part]
+  if node is None:
+    raise ConfigError(f"config.{dotted}: needs a fn('module:function', ...) leaf, found None")
+  return config_lib.bind(node, where=f"config.{dotted}")
+
+
+def _policies(config, tokenizer, leaf):
+  """Role name -> policy at the sampling temperature."""
+  out = {}
+  for name, spec in config.roles.items():
+    source = name if spec.model is not None else "policy"
+    try:
+      policy = leaf(f"roles.{source}.model")(tokenizer.vocab_size)
+    except ValueError as e:
+      raise ConfigError(f"config.roles.{source}.model: {e}") from None
+    out[name] = dataclasses.replace(policy, temperature=float(config.sampling.temperature))
+  return out
+
+
+def _roles(config, policies, optimizers, tokenizer, mesh, leaf):
+  out = {}
+  for name, spec in config.roles.items():
+    trained = spec.train and not spec.shares and name in optimizers
+    init = spec.init
+    if init is None:
+      init = policies[name].init
+    elif not isinstance(init, str):
+      bound = leaf(f"roles.{name}.init")
+      init = lambda key, bound=bound, name=name: bound(
+          Setup(config, policies[name], tokenizer, mesh, key))
+    out[name] = roles_lib.Role(policies[name], trained, spec.shares, init, spec.follow, spec.decay)
+  return out
+
+
+def _sampler(config, name, policy, roles, tokenizer, mesh):
+  s = config.sampling
+  engine = engine_lib.Engine(
+      policy, stop_ids=tokenizer.stop_ids, slots=_round_up(s.slots, mesh.size),
+      prompt_buckets=tuple(s.prompt_buckets) or (config.limits.prompt,),
+      max_tokens=config.limits.response, place=lambda x: sharding.put_replicated(x, mesh))
+  defaults = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p, "min_p": s.min_p,
+              "max_tokens": config.limits.response}
+  return roles_lib.Sampler(engine, lambda: roles.params(name), tokenizer, defaults)
+
+
+def _update(config, name, policies, optimizers, objectives, leaf, mesh):
+  spec = config.updates[name]
+  objective = objectives[name]
+  needs = types.needs_of(objective)
+  if "ref_logp" in needs and spec.ref not in config.roles:
+    raise ConfigError(
+        f"config.updates.{name}.objective needs a reference model, and there is no role "
+        f"{spec.ref!r}; add one with recipes.role(init='policy', train=False)")
+  has_ref = spec.ref in config.roles
+  advantage = leaf(f"updates.{name}.advantage") if spec.advantage else None
+  if "adv" in needs and advantage is None:
+    raise ConfigError(f"config.updates.{name}.advantage: the objective reads advantages, found None")
+  several = spec.epochs * spec.minibatches > 1
+  logp_fn = policies[spec.role].stats
+  prepare = step_lib.make_prepare(
+      logp_fn, policies[spec.ref].stats if has_ref else None, advantage, old_logp=several)
+  step = step_lib.make(logp_fn, objective, optimizers[_owner(config, spec.role)],
+                       accum=spec.accum)
+  group = config.rollout.get("group_size", 1)
+  rows = _round_up(config.prompts * group, mesh.size * spec.accum * spec.minibatches)
+  limits = config.limits
+  shapes = collate.Shapes(rows, limits.prompt + limits.response - 1, limits.response)
+  cut = jax.jit(functools.partial(step_lib.minibatch, count=spec.minibatches)) if several else None
+  return Update(
+      role=spec.role, ref=spec.ref if has_ref else "", epochs=spec.epochs,
+      minibatches=spec.minibatches, shapes=shapes, discount=spec.discount,
+      prepare=jax.jit(prepare), step=jax.jit(step, donate_argnums=0), slice=cut)
+
+
+def _owner(config, name):
+  """The role whose weights this one uses."""
+  for _ in config.roles:
+    if not config.roles[name].shares:
+      return name
+    if config.roles[name].shares not in config.roles:
+      raise ConfigError(f"config.roles.{name}.shares: there is no role {config.roles[name].shares!r}")
+    name = config.roles[name].shares
+  raise ConfigError(f"config.roles.{name}.shares: roles share each other's weights in a circle")
+
+
+def _round_up(n, multiple):
+  return -(-n // multiple) * multiple
+
+

@@ -1,0 +1,341 @@
+"""The one loop: tasks -> rollout -> rewards -> select -> updates, with checkpoints and a run folder."""
+
+import json
+import os
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from rljax import config as config_lib
+from rljax import rng, sharding, types
+from rljax.data import collate, curriculum
+from rljax.evals import pass_at_k
+from rljax.rewards import run as rewards_lib
+from rljax.train import build as build_lib
+from rljax.train import checkpoint, preflight, progress, runlog
+
+# Keys that may differ between a run and its continuation.
+FREE = ("steps", "until", "eval", "checkpoint", "episodes_max_bytes", "name")
+
+
+def train(config, workdir: str, *, devices=None, quiet: bool = False) -> dict[str, Any]:
+  """Runs a recipe to its end, or continues it; returns the states of all roles.
+
+  The run folder is described in `rljax.train.runlog`. Killing the process at any moment and calling
+  this again gives the run that was never killed.
+
+  Args:
+    config: as `rljax.config.load` returns it.
+    workdir: the run folder; one config per folder.
+    devices: jax devices to use; default all.
+    quiet: no progress line.
+
+  Raises:
+    ConfigError: whatever the user can mend, in one sentence.
+  """
+  runlog.open_workdir(workdir, config_lib.to_dict(config), config_lib.digest(config), free=FREE)
+  run = build_lib.build(config, devices=devices)
+  return Loop(run, workdir, quiet=quiet).run()
+
+
+class Loop:
+  """The state of a running recipe that is not weights: curriculum, counters, the logs."""
+
+  def __init__(self, run: build_lib.Run, workdir: str, *, quiet: bool = False):
+    self.r, self.config, self.workdir = run, run.config, workdir
+    self.checkpoints = checkpoint.Checkpoints(
+        os.path.join(workdir, "checkpoints"), keep=run.config.checkpoint.keep)
+    self.quiet = quiet
+    self.host = {"curriculum": run.curriculum.init(len(run.tasks)), "eval_before": {},
+                 "seconds": 0.0, "tokens": 0, "skipped": 0, "faults": {}, "stopped": False}
+
+  # --- the loop ---
+
+  def run(self) -> dict[str, Any]:
+    config, roles = self.config, self.r.roles
+    first = self._restore()
+    self.log = runlog.RunLog(self.workdir, resume_step=first,
+                             max_bytes=config.episodes_max_bytes)
+    self.progress = progress.Progress(config.steps, stream=_Null() if self.quiet else None)
+    self.began = time.monotonic() - self.host["seconds"]
+    step, scalars = first, {}
+    try:
+      while step < config.steps and not self.host["stopped"]:
+        if step == first or step % max(config.checkpoint.every, 1) == 0:
+          self._save(step)
+        scalars = {}
+        if step == 0 or (config.eval.every and step % config.eval.every == 0):
+          scalars.update(self._evaluate_all(step))
+          if step == 0:
+            self.host["eval_before"] = dict(scalars)
+          if self._reached(scalars):
+            self.host["stopped"] = True
+            break
+        scalars.update(self._step(step))
+        self.log.metrics(step, scalars)
+        step += 1
+        self.progress.update(step, scalars)
+      self._save(step, force=True)
+      self._finish(step, scalars)
+    finally:
+      self.progress.close()
+      self.log.close()
+      self.checkpoints.close()
+    return roles.states
+
+  def _step(self, step: int) -> dict[str, float]:
+    clock = _Clock()
+    episodes, indices, faults = self._rollout(step)
+    clock.lap("sample")
+    ctx = rewards_lib.Context(step, self.config.seed, self.r.tokenizer, self.r.scorer,
+                              self._sample_for(step))
+    episodes, more = rewards_lib.score_all(
+        episodes, self.r.rewards, self.r.reward_weights, ctx, deadline=self.config.reward_deadline)
+    faults = {**faults, **more}
+    self._note_faults(faults)
+    if step == 0:
+      self._preflight(episodes, faults, len(indices))
+    self.host["curriculum"] = self.r.curriculum.update(
+        self.host["curriculum"], indices, curriculum.mean_scores(
+            indices, [e.group for e in episodes],
+            [e.scores.get("reward", float("nan")) for e in episodes]))
+    scalars = _episode_scalars(episodes)
+    chosen = self.r.select(episodes) if self.r.select else episodes
+    clock.lap("reward")
+    for name, update in self.r.updates.items():
+      prefix = "" if len(self.r.updates) == 1 else f"{name}/"
+      metrics = self._update(step, name, update, chosen)
+      scalars.update({prefix + k: v for k, v in metrics.items()})
+    clock.lap("update")
+    self.log.episodes(step, episodes)
+    clock.lap("log")
+    tokens = sum(e.num_actions for e in episodes)
+    self.host["tokens"] += tokens
+    self.host["skipped"] += int(sum(v for k, v in scalars.items() if k.endswith("update/skipped")))
+    scalars.update({f"faults/{k}": float(v) for k, v in faults.items()})
+    scalars.update(clock.scalars(), **{"time/tokens_per_second": tokens / clock.total()})
+    return scalars
+
+  # --- parts of a step ---
+
+  def _draw(self) -> tuple[list[int], list[types.Task], int]:
+    """The next tasks whose prompts fit; indices, tasks, and how many were skipped as too long."""
+    c, r = self.config, self.r
+    indices, tasks, skipped = [], [], 0
+    while len(tasks) < c.prompts:
+      drawn, self.host["curriculum"] = r.curriculum.draw(
+          self.host["curriculum"], c.seed, c.prompts - len(tasks))
+      for i in drawn:
+        task = r.tasks[i]
+        n = len(r.tokenizer.render(task.prompt))
+        if n <= c.limits.prompt:
+          indices.append(i)
+          tasks.append(task)
+          continue
+        skipped += 1
+        if c.limits.on_long_prompt == "error":
+          raise config_lib.ConfigError(
+              f"task {task.id}: its prompt has {n} tokens, limits.prompt is {c.limits.prompt}; raise "
+              f"it, or set limits.on_long_prompt='skip'")
+        if skipped > 10 * c.prompts and skipped > 10 * len(tasks):
+          raise config_lib.ConfigError(
+              f"{skipped} of {skipped + len(tasks)} prompts are longer than limits.prompt="
+              f"{c.limits.prompt}")
+    return indices, tasks, skipped
+
+  def _rollout(self, step):
+    indices, tasks, skipped = self._draw()
+    key = rng.key(self.config.seed, "rollout", step)
+    episodes = self.r.rollout(self.r.samplers, tasks, key)
+    return episodes, indices, {"long_prompt": skipped} if skipped else {}
+
+  def _sample_for(self, step):
+    def sample(role, prompts, seeds, **settings):
+      key = rng.key(self.config.seed, "reward", step)
+      return self.r.samplers[role].generate(prompts, seeds, key, **settings)
+    return sample
+
+  def _update(self, step, name, update, episodes) -> dict[str, float]:
+    roles, owner = self.r.roles, self.r.roles.owner(update.role)
+    host_batch = collate.collate(episodes, shapes=update.shapes, pad_id=self.r.tokenizer.pad_id,
+                                 discount=update.discount)
+    batch = sharding.put_rows(host_batch, self.r.mesh)
+    ref = roles.params(update.ref) if update.ref else None
+    total: dict[str, types.Metric] | None = None
+    orders = [sharding.put_replicated(
+        rng.host(self.config.seed, "minibatch", step, name, e).permutation(update.shapes.B)
+        .astype(np.int32), self.r.mesh) for e in range(update.epochs)] if update.slice else [None]
+    parts = [sharding.put_replicated(np.int32(i), self.r.mesh) for i in range(update.minibatches)]
+    with jax.transfer_guard("disallow"):
+      batch = update.prepare(roles.params(update.role), ref, batch)
+      for order in orders:
+        for part in parts:
+          piece = update.slice(batch, order, part) if update.slice else batch
+          roles.states[owner], metrics = update.step(roles.states[owner], piece)
+          total = metrics if total is None else types.merge_metrics(total, metrics)
+      roles.follow(update.role)
+    return {k: float(m.compute()) for k, m in jax.device_get(total).items()}
+
+  def _evaluate_all(self, step) -> dict[str, float]:
+    out = {}
+    for name, tasks in self.r.evals.items():
+      out.update(self._evaluate(step, name, tasks))
+    return out
+
+  def _evaluate(self, step, name, tasks) -> dict[str, float]:
+    """Samples every problem of one set with the same noise each time; logs the episodes."""
+    c = self.config.eval
+    n = min(c.limit or len(tasks), len(tasks))
+    problems = [tasks[i] for i in range(n)]
+    fitting = [t for t in problems
+               if len(self.r.tokenizer.render(t.prompt)) <= self.config.limits.prompt]
+    if not fitting:
+      raise config_lib.ConfigError(f"config.evals.{name}: no problem has a prompt that fits")
+    key = rng.key(self.config.seed, "eval", name)
+    episodes = self.r.eval_rollout(self.r.samplers, fitting, key)
+    ctx = rewards_lib.Context(step, self.config.seed, self.r.tokenizer)
+    episodes, faults = rewards_lib.score_all(
+        episodes, {"correct": self.r.eval_verifier}, {}, ctx, deadline=self.config.reward_deadline)
+    faults["long_prompt"] = len(problems) - len(fitting)
+    self._note_faults(faults)
+    correct = np.asarray([e.scores["correct"] >= 1.0 - 1e-6 for e in episodes])
+    # A prompt that does not fit is a problem not solved.
+    graded = np.zeros((len(problems), c.samples), bool)
+    graded[:len(fitting)] = correct.reshape(len(fitting), c.samples)
+    scalars = {**pass_at_k.summary(graded),
+               "length": float(np.mean([e.num_actions for e in episodes])),
+               "truncated": float(np.mean([e.status == types.LENGTH for e in episodes]))}
+    marked = [_with_info(e, {"phase": f"eval/{name}"}) for e in episodes]
+    self.log.episodes(step, marked)
+    return {f"eval/{name}/{k}": v for k, v in scalars.items()}
+
+  # --- begin and end ---
+
+  def _restore(self) -> int:
+    found = self.checkpoints.restore(self.r.roles.abstract())
+    if found is None:
+      self.r.roles.init()
+      return 0
+    step, self.r.roles.states, host = found
+    self.host = {k: host[k] for k in self.host}
+    return step
+
+  def _save(self, step, force=False):
+    del force
+    self.host["seconds"] = time.monotonic() - self.began
+    self.checkpoints.save(step, self.r.roles.states, self.host)
+
+  def _reached(self, scalars) -> bool:
+    until = self.config.until
+    if not until.metric:
+      return False
+    if until.metric not in scalars:
+      raise config_lib.ConfigError(
+          f"config.until.metric: {until.metric!r} is not measured (there is: "
+          f"{', '.join(sorted(scalars)) or 'nothing'})")
+    return scalars[until.metric] >= until.at_least
+
+  def _finish(self, step, scalars):
+    after = {k: v for k, v in scalars.items() if k.startswith("eval/")}
+    if not self.host["stopped"] or not after:
+      after = self._evaluate_all(step)
+    if after:
+      self.log.metrics(step, after)
+    seconds = time.monotonic() - self.began
+    short = lambda d: _nest({k[len("eval/"):]: v for k, v in d.items()}, self.config.evals)
+    self.log.result({
+        "status": "done", "steps": step, "seconds": seconds,
+        "eval": {"before": short(self.host["eval_before"]), "after": short(after)},
+        "tokens_per_second": self.host["tokens"] / max(seconds, 1e-9),
+        "config_hash": config_lib.digest(self.config), "skipped_updates": self.host["skipped"],
+        "faults": self.host["faults"], "parameters": self._parameters()})
+
+  def _parameters(self):
+    roles = self.r.roles
+    return {n: int(sum(x.size for x in jax.tree.leaves(roles.params(n)))) for n in roles.states}
+
+  def _preflight(self, episodes, faults, drawn):
+    limits = self.config.limits
+    report = preflight.check(
+        episodes, response_limit=limits.response, prompt_limit=limits.prompt,
+        skipped_prompts=faults.get("long_prompt", 0),
+        drawn_prompts=drawn + faults.get("long_prompt", 0))
+    runlog.write_json(os.path.join(self.workdir, "preflight.json"), report)
+    for warning in report["warnings"]:
+      self.progress.note(f"PREFLIGHT: {warning}")
+
+  def _note_faults(self, faults):
+    for kind, count in faults.items():
+      if count:
+        self.host["faults"][kind] = self.host["faults"].get(kind, 0) + int(count)
+
+
+def _nest(flat, sets):
+  """One evaluation set: its metrics; several: one dict per set."""
+  names = list(sets)
+  out = {n: {k[len(n) + 1:]: v for k, v in flat.items() if k.startswith(n + "/")} for n in names}
+  return out[names[0]] if len(names) == 1 else out
+
+
+def _with_info(episode, info):
+  import dataclasses
+  return dataclasses.replace(episode, info={**episode.info, **info})
+
+
+def _episode_scalars(episodes) -> dict[str, float]:
+  """reward/*, episode/*: what a batch of episodes looks like."""
+  out = {"episode/length": float(np.mean([e.num_actions for e in episodes])),
+         "episode/truncated": float(np.mean([e.status == types.LENGTH for e in episodes]))}
+  names = sorted({n for e in episodes for n in e.scores})
+  for name in names:
+    values = np.asarray([e.scores.get(name, np.nan) for e in episodes], float)
+    known = values[np.isfinite(values)]
+    if len(known):
+      out["reward/mean" if name == "reward" else f"reward/{name}"] = float(known.mean())
+  if "reward" in names:
+    groups: dict[int, list] = {}
+    for e in episodes:
+      if np.isfinite(e.scores["reward"]):
+        groups.setdefault(e.group, []).append(e.scores["reward"])
+    stds = [float(np.std(g)) for g in groups.values()]
+    out["reward/std"] = float(np.mean(stds)) if stds else 0.0
+    out["reward/zero_std_groups"] = float(np.mean([s == 0 for s in stds])) if stds else 0.0
+  return out
+
+
+class _Clock:
+  """Wall time of the parts of a step, in seconds."""
+
+  def __init__(self):
+    self._start = self._last = time.perf_counter()
+    self._laps: dict[str, float] = {}
+
+  def lap(self, name):
+    now = time.perf_counter()
+    self._laps[name] = now - self._last
+    self._last = now
+
+  def total(self):
+    return time.perf_counter() - self._start
+
+  def scalars(self):
+    return {"time/step": self.total(), **{f"time/{k}": v for k, v in self._laps.items()}}
+
+
+class _Null:
+  def write(self, text):
+    pass
+
+  def flush(self):
+    pass
+
+
+def read_result(workdir: str) -> dict | None:
+  """result.json of a finished run, or None."""
+  path = os.path.join(workdir, "result.json")
+  if not os.path.exists(path):
+    return None
+  with open(path) as f:
+    return json.load(f)
