@@ -70,6 +70,14 @@ def parse(text: str) -> tuple:
   Raises:
     ArithmeticError: not an expression, or beyond MAX_CHARS or MAX_DEPTH.
   """
+  tokens = _tokens(text)
+  tree, rest = _sum(tokens, 0, 0)
+  if rest != len(tokens):
+    raise ArithmeticError(f"unexpected {tokens[rest]!r}")
+  return tree
+
+
+def _tokens(text):
   if len(text) > MAX_CHARS:
     raise ArithmeticError(f"an expression of more than {MAX_CHARS} characters")
   tokens, position, text = [], 0, text.rstrip()
@@ -79,10 +87,7 @@ def parse(text: str) -> tuple:
       raise ArithmeticError(f"cannot read {text[position:position + 20]!r}")
     tokens.append(match[1])
     position = match.end()
-  tree, rest = _sum(tokens, 0, 0)
-  if rest != len(tokens):
-    raise ArithmeticError(f"unexpected {tokens[rest]!r}")
-  return tree
+  return tokens
 
 
 def _sum(tokens, i, depth):
@@ -167,7 +172,7 @@ def literals(tree: tuple) -> list[Fraction]:
 
 
 def render(tree: tuple) -> str:
-  """The expression with few brackets that parses back to the same tree; no sign follows an operator."""
+  """The expression with few brackets that parses back to the same tree ("2-(-3)", not "2--3")."""
   op = tree[0]
   if op == "num":
     return tree[1]
@@ -197,6 +202,16 @@ def key(tree: tuple) -> str:
   if op in "+*":
     return "(" + op.join(sorted(key(x) for x in _terms(tree, op))) + ")"
   return f"({key(tree[1])}{op}{key(tree[2])})"
+
+
+def tidy(text: str) -> str:
+  """The expression without spaces and a leading "+", its numbers plain (".50" -> "0.5").
+
+  Raises:
+    ArithmeticError: as `parse`.
+  """
+  return "".join(decimal_text(_decimal(token)) if token[0] in "0123456789." else token
+                 for token in _tokens(text)).removeprefix("+")
 
 
 def _terms(tree, op):

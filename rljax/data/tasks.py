@@ -14,6 +14,7 @@ import difflib
 import functools
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -22,6 +23,7 @@ from rljax.data import arithmetic
 from rljax.types import Task
 
 MAX_DRAWS = 5000  # rejections before a split counts as empty; one problem in 500 is still found
+_CACHED = 2**16  # tasks kept: a draw of a rare split is slow, and evals ask for the same again
 
 
 class TaskSet(Sequence):
@@ -80,13 +82,17 @@ def fill(template: str, fields: Mapping[str, object]) -> str:
   return re.sub(r"\{(" + "|".join(fields) + r")\}", lambda m: str(fields[m[1]]), template)
 
 
-def _generate(name, draw, *, split, size, seed, test_share) -> TaskSet:
-  """`draw(generator) -> (key, Task) | None`; None rejects the draw."""
+def _check(name, split, size, test_share) -> None:
   check_split(name, split, test_share)
   if size < 1:
     raise ValueError(f"{name}: size must be at least 1, found {size}")
 
-  @functools.lru_cache(maxsize=2**16)  # a rare split costs many draws, and evals ask again
+
+def _generate(name, draw, *, split, size, seed, test_share) -> TaskSet:
+  """`draw(generator) -> (key, Task) | None`; None rejects the draw."""
+  _check(name, split, size, test_share)
+
+  @functools.lru_cache(maxsize=_CACHED)
   def task(i):
     generator = rng.host(seed, name, split, i)
     for _ in range(MAX_DRAWS):
@@ -324,26 +330,33 @@ def reasoning_gym(*, name: str, config: Mapping | None = None, template: str = "
   Args:
     name: of the data set, such as "chain_sum".
     config: its own settings, without `seed` and `size`.
+    size: of this set; reasoning-gym is asked for several times as many, to choose from. A few of
+      its data sets (acre) make all of them up front: give those a small size.
 
   Raises:
     ValueError: an unknown name or setting, or the package is missing.
   """
-  spec = json.dumps({"name": name, "config": dict(config or {}),
+  _check("reasoning_gym", split, size, test_share)
+  share = test_share if split == "test" else 1 - test_share
+  tries = 1 if share == 1 else math.ceil(math.log(1e-9) / math.log(1 - share))
+  spec = json.dumps({"name": name, "config": dict(config or {}), "size": size * tries,
                      "seed": rng.number(f"{name}/{split}/{seed}")}, sort_keys=True)
   data = gym_dataset(spec)
 
-  def draw(generator):
-    index = int(generator.integers(_GYM_ITEMS))
-    entry = data[index]
-    demo = entry["answer"] if isinstance(entry["answer"], str) else ""
-    return entry["question"], _task(
-        fill(template, {"question": entry["question"]}), entry["answer"], "reasoning_gym", demo,
-        {"spec": spec, "index": index})
+  def task(i):
+    for index in range(i, size * tries, size):  # item i, or the next one that is of this split
+      entry = data[index]
+      if split_of(entry["question"], test_share) == split:
+        demo = entry["answer"] if isinstance(entry["answer"], str) else ""
+        return dataclasses.replace(
+            _task(fill(template, {"question": entry["question"]}), entry["answer"],
+                  "reasoning_gym", demo, {"spec": spec, "index": index}),
+            id=f"reasoning_gym/{name}/{split}/{i}")
+    raise ValueError(f"reasoning_gym {name!r}: split {split!r} has no problems with "
+                     f"test_share={test_share}")
 
-  return _generate("reasoning_gym", draw, split=split, size=size, seed=seed, test_share=test_share)
-
-
-_GYM_ITEMS = 10**9  # items are made on demand, so this is only the range of their numbers
+  task(0)
+  return TaskSet(functools.lru_cache(maxsize=_CACHED)(task), size)
 
 
 @functools.lru_cache(maxsize=32)
@@ -361,6 +374,6 @@ def gym_dataset(spec: str):
                      + (f"; did you mean {close[0]!r}?" if close else ""))
   try:
     return factory.create_dataset(fields["name"], **fields["config"], seed=fields["seed"],
-                                  size=_GYM_ITEMS)
+                                  size=fields["size"])
   except (TypeError, ValueError, AssertionError) as e:
     raise ValueError(f"reasoning_gym {fields['name']!r} refuses {fields['config']}: {e}") from None

@@ -30,7 +30,7 @@ def _support(stats: TokenStats, batch: Batch, tail: str) -> tuple[Array, Array]:
     raise ValueError("this objective needs stats.extras['logp_BTK'] (the student at ids_BTK)")
   counted_BT1 = (batch.mask_BT * batch.valid_B[:, None] > 0)[..., None]
   present_BTK = (rows.column(batch, "ids_BTK") >= 0) & counted_BT1
-  teacher_BTK = jax.lax.stop_gradient(rows.column(batch, "teacher_logp_BTK"))
+  teacher_BTK = rows.column(batch, "teacher_logp_BTK")
   def over_support(logp_BTK):
     logp_BTK = jnp.where(present_BTK, jnp.maximum(logp_BTK, LEAST), LEAST)
     if tail == "renormalise":
@@ -106,8 +106,10 @@ def jsd(stats: TokenStats, batch: Batch, *, beta: float = 0.5, tail: str = "buck
 
 
 def _teacher_gap(stats: TokenStats, batch: Batch) -> Array:
-  """`logp - teacher_logp` of the sampled tokens, [B, T]."""
-  return stats.logp_BT - jax.lax.stop_gradient(rows.column(batch, "teacher_logp_BT"))
+  """`logp - teacher_logp` of the sampled tokens, [B, T]; 0 where nothing counts (NaN may be there).
+  """
+  gap_BT = stats.logp_BT - rows.column(batch, "teacher_logp_BT")
+  return jnp.where(batch.mask_BT * batch.valid_B[:, None] > 0, gap_BT, 0.0)
 
 
 def forward_kl_sampled(stats: TokenStats, batch: Batch, *, aggregation: str = "token-mean",

@@ -8,10 +8,10 @@ Hyperparameters with one meaning in every function:
   kl_estimator   k1, k2, k3, k3+ (see `nums.kl`), or "ratio-k3" etc. to multiply by the ratio
   entropy_coef   weight of the entropy bonus
   aggregation, constant   see `nums.aggregate`
-KL and entropy are reduced like the surrogate, and not multiplied by the correction. An advantage is
-chosen separately (`rljax.advantages`); names here never imply one. Without `old_logp_BT` the ratio's
-denominator is the current policy: right for one update per batch. Every function raises ValueError
-for an unknown name or a term whose array is None. A row's tokens all count, whatever its advantage.
+KL and entropy are reduced like the surrogate, and not multiplied by the correction. The advantage
+is chosen separately (`rljax.advantages`); a name here never implies one. Without `old_logp_BT` the
+ratio's denominator is the current policy: right for one update per batch. Every function raises
+ValueError for an unknown name or a term whose array is None. Arrays are [B, T].
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ def rloo(stats: TokenStats, batch: Batch, *, ratio: bool = False, correction=Non
          aggregation: str = "seq-mean-token-sum", constant: float | None = None) -> Loss:
   """loss_i = -A_i sum_t logp_t: REINFORCE on whole sequences, for `advantages.leave_one_out`.
 
-  https://arxiv.org/abs/2402.14740 equations 6-7. TRL instead clips one ratio per sequence (0.2) and
+  https://arxiv.org/abs/2402.14740 section 3. TRL instead clips one ratio per sequence (0.2) and
   has a KL of 0.05 in the reward (here: `advantages.kl_reward`).
   """
   return reinforce(
@@ -98,7 +98,7 @@ def grpo(stats: TokenStats, batch: Batch, *, clip_low: float = 0.2, clip_high: f
 
   https://arxiv.org/abs/2402.03300 equation 3, where kl_coef is 0.04 (Tunix's default; TRL's is 0).
   TRL's default aggregation is the token mean, verl's too. `dual_clip` c bounds the loss by -c A for
-  A < 0 (https://arxiv.org/abs/1912.09729 equation 5); verl's default is 3, TRL's and Tunix's none.
+  A < 0 (https://arxiv.org/abs/1912.09729); verl's default is 3, TRL's and Tunix's none.
   """
   v = pg_terms.view(stats, batch)
   ratio_BT = v.ratio_BT
@@ -156,7 +156,7 @@ def dr_grpo(stats: TokenStats, batch: Batch, *, constant: float, clip_low: float
             aggregation: str = "constant") -> Loss:
   """grpo's clipped loss summed over tokens, divided by rows * `constant` (the length limit).
 
-  https://arxiv.org/abs/2503.20783 section 3.2; with `advantages.group_norm(scale_by_std=False)`.
+  https://arxiv.org/abs/2503.20783; with `advantages.group_norm(scale_by_std=False)`.
   TRL's loss_type "dr_grpo" divides alike, by max_completion_length; its rows include empty ones.
   """
   return grpo(
@@ -198,7 +198,7 @@ def gspo(stats: TokenStats, batch: Batch, *, level: str = "sequence", clip_low: 
     ratio_BT = jnp.broadcast_to(jnp.exp(log_B1), v.mask_BT.shape)
   elif level == "token":
     log_B1 = jax.lax.stop_gradient(log_B1)
-    ratio_BT = jnp.exp(log_B1 + v.logp_BT - jax.lax.stop_gradient(v.logp_BT))
+    ratio_BT = jnp.exp(log_B1 + (v.logp_BT - jax.lax.stop_gradient(v.logp_BT)))
   else:
     raise ValueError(f"unknown level {level!r}; sequence or token")
   loss_BT = pg_terms.clipped(
@@ -241,8 +241,8 @@ def clip_cov(stats: TokenStats, batch: Batch, *, cov_low: float = 1.0, cov_high:
   """grpo's loss, 0 at a random few of the unclipped tokens with cov_low < cov < cov_high.
 
   cov = (A - mean A)(logp - mean logp); a share `cov_fraction` of all tokens (at least one) is meant
-  to be dropped, each candidate independently. Clip-Cov, https://arxiv.org/abs/2505.22617 section
-  4.2; SPEAR (https://arxiv.org/abs/2509.22601) uses 1, 40, 0.02 and dual_clip 10. verl has the same
+  to be dropped, each candidate independently. Clip-Cov, https://arxiv.org/abs/2505.22617;
+  SPEAR (https://arxiv.org/abs/2509.22601) uses 1, 40, 0.02 and dual_clip 10. verl has the same
   numbers, draws exactly that many and per micro-batch; put `advantages.covariance_stats` after the
   advantage to make micro-batches agree with the whole batch.
   """
@@ -278,7 +278,7 @@ def nft(stats: TokenStats, batch: Batch, *, negative_weight: float = 1.0,
   """Right: -w log r_t; wrong: -w negative_weight log max((1 - q r_t) / (1 - q), floor).
 
   q is the group's accuracy, r the ratio; the maximum is straight-through. Negative-aware
-  fine-tuning, https://arxiv.org/abs/2505.18116 equations 7-9. It reads `correct_B` and `accuracy_B`
+  fine-tuning, https://arxiv.org/abs/2505.18116. It reads `correct_B` and `accuracy_B`
   of `extras` (`advantages.group_accuracy`), no advantage. At r = 1 its gradient is Dr. GRPO's
   ("hard") or GRPO's ("grpo"). Rows of all-right or all-wrong groups are left out, as the paper
   filters them; `pg/nft_unfiltered` is their share. TRL and verl have no such loss.
@@ -296,7 +296,8 @@ def nft(stats: TokenStats, batch: Batch, *, negative_weight: float = 1.0,
   mixed_B = ((q_B > 0) & (q_B < 1)).astype(jnp.float32)
   v = dataclasses.replace(v, mask_BT=v.mask_BT * mixed_B[:, None])
   q_B1 = jnp.clip(q_B, accuracy_clip, 1.0 - accuracy_clip)[:, None]
-  weights = {"uniform": jnp.ones_like(q_B1), "hard": 1.0 - q_B1, "grpo": jnp.sqrt((1 - q_B1) / q_B1)}
+  weights = {"uniform": jnp.ones_like(q_B1), "hard": 1.0 - q_B1,
+             "grpo": jnp.sqrt((1.0 - q_B1) / q_B1)}
   if prompt_weight not in weights:
     raise ValueError(f"unknown prompt_weight {prompt_weight!r}; one of {', '.join(weights)}")
   log_ratio_BT = jnp.minimum(v.log_ratio_BT, log_ratio_max)

@@ -70,7 +70,7 @@ def clipped(ratio_BT: Array, adv_BT: Array, *, clip_low: float, clip_high: float
 
 
 def sequence_log_ratio(v: View) -> Array:
-  """float [B, 1]: mean_t (logp - old) over the row's tokens; 0 for an empty row. GSPO equation 7."""
+  """float [B, 1]: mean_t (logp - old) over the row's tokens; 0 for an empty row."""
   tokens_B1 = jnp.sum(v.mask_BT, axis=-1, keepdims=True)
   return jnp.sum(v.log_ratio_BT * v.mask_BT, axis=-1, keepdims=True) / jnp.maximum(tokens_B1, 1.0)
 
@@ -83,7 +83,7 @@ def log_smax(x_BT: Array, floor: float) -> Array:
 
 def clip_masks(ratio_BT: Array, adv_BT: Array, *, clip_low: float,
                clip_high: float) -> tuple[Array, Array]:
-  """bool [B, T] twice: tokens whose gradient the lower (A < 0) or the upper (A > 0) clip removes."""
+  """bool [B, T] twice: where the lower (A < 0) and the upper (A > 0) clip remove the gradient."""
   ratio_BT = jax.lax.stop_gradient(ratio_BT)
   return (ratio_BT < 1.0 - clip_low) & (adv_BT < 0), (ratio_BT > 1.0 + clip_high) & (adv_BT > 0)
 
@@ -117,14 +117,15 @@ def share(flag_BT: Array, mask_BT: Array) -> types.Mean:
 def covariance(v: View, extras: dict) -> Array:
   """(A - mean A) (logp - mean logp) per token, stop-gradient.
 
-  The means are those of the rows in this call, unless `advantages.covariance_stats` put those of the
-  whole batch into `extras` (then micro-batches agree with the whole).
+  The means are those of the rows in this call, unless `advantages.covariance_stats` put those of
+  the whole batch into `extras` (then micro-batches agree with the whole).
   """
   logp_BT = jax.lax.stop_gradient(v.logp_BT)
   if "cov_adv_mean_B" in extras:
     adv_mean, logp_mean = (extras[k][:, None] for k in ("cov_adv_mean_B", "cov_logp_mean_B"))
   else:
-    adv_mean, logp_mean = nums.masked_mean(v.adv_BT, v.mask_BT), nums.masked_mean(logp_BT, v.mask_BT)
+    adv_mean = nums.masked_mean(v.adv_BT, v.mask_BT)
+    logp_mean = nums.masked_mean(logp_BT, v.mask_BT)
   return (v.adv_BT - adv_mean) * (logp_BT - logp_mean)
 
 

@@ -233,11 +233,9 @@ def selm(stats: TokenStats, batch: Batch, *, beta: float = 0.01, alpha: float = 
     floor: D_own below this (nats) is not lowered further; None = no floor, as in the paper.
     skip_if_winner: drop the optimism term where the own response is the chosen one (ours).
   """
-  (pair_stats, pair_batch) = rows.take(stats, batch, size=3, at=(0, 1))
-  own = rows.take(stats, batch, size=3, at=(2,))
-  pairs = rows.pairs(pair_stats, pair_batch)
+  pairs = rows.pairs(stats, batch, size=3)
   h_P = _difference(pairs)
-  own_P = rows.log_ratio(*own)
+  own_P = rows.units(rows.log_ratio(stats, batch), 3)[:, 2]
   term_P = own_P if floor is None else jnp.maximum(own_P, floor)
   if skip_if_winner:
     term_P = term_P * (1.0 - rows.column(batch, "own_wins", 3))

@@ -269,7 +269,8 @@ def difference(stats: TokenStats, batch: Batch, *, size: int = 4) -> Loss:
   present_UN = rows.units(rows.valid(batch), size)
   pair_UNN = present_UN[:, :, None] * present_UN[:, None, :]
   pair_UNN = pair_UNN * jnp.triu(jnp.ones((size, size)), 1).astype(r_UN.dtype)[None]
-  gap_UNN = jnp.abs(r_UN[:, :, None] - r_UN[:, None, :])
+  gap_UNN = r_UN[:, :, None] - r_UN[:, None, :]
+  gap_UNN = gap_UNN * jnp.sign(gap_UNN)  # |gap|, but without a slope at 0
   k_U = jnp.sum(present_UN, axis=-1)
   j_U = 2.0 / jnp.maximum(k_U, 1.0) ** 2 * jnp.sum(jax.nn.sigmoid(gap_UNN) * pair_UNN, axis=(1, 2))
   metrics = {"rm/difference": nums.mean_metric(gap_UNN, pair_UNN)}

@@ -46,7 +46,8 @@ def units(x_B: Array, size: int) -> Array:
 def column(batch: Batch, name: str, size: int = 1) -> Array:
   """A column of `extras`: one entry per row, or per unit of `size` rows (read at its first row).
 
-  Entries of rows (units) that do not count become 0: padding may hold NaN, a gradient may not.
+  Entries of rows (units) that do not count become 0: padding may hold NaN, a gradient may not. No
+  gradient flows into a column.
 
   Raises:
     ValueError: the batch has no such column.
@@ -54,7 +55,7 @@ def column(batch: Batch, name: str, size: int = 1) -> Array:
   if name not in batch.extras:
     raise ValueError(f"this objective needs batch.extras[{name!r}]; there is: "
                      f"{', '.join(sorted(batch.extras)) or 'nothing'}")
-  x_U = units(jnp.asarray(batch.extras[name]), size)[:, 0]
+  x_U = jax.lax.stop_gradient(units(jnp.asarray(batch.extras[name]), size)[:, 0])
   valid_U = valid(batch, size).reshape(-1, *[1] * (x_U.ndim - 1))
   return jnp.where(valid_U > 0, x_U, jnp.zeros_like(x_U))
 
@@ -92,32 +93,33 @@ def log_ratio(stats: TokenStats, batch: Batch) -> Array:
   return token_sum(stats.logp_BT - jax.lax.stop_gradient(batch.ref_logp_BT), batch)
 
 
-def pairs(stats: TokenStats, batch: Batch, *, reference: bool = True,
+def pairs(stats: TokenStats, batch: Batch, *, reference: bool = True, size: int = 2,
           token_weight_BT: Array | None = None) -> Pairs:
-  """The batch as (chosen, rejected) pairs.
+  """The first two rows of every unit as (chosen, rejected) pairs.
 
   Args:
-    stats: logp_BT [2P, T].
-    batch: mask_BT [2P, T], valid_B [2P], and ref_logp_BT when `reference`.
+    stats: logp_BT [B, T].
+    batch: mask_BT [B, T], valid_B [B], and ref_logp_BT when `reference`.
     reference: whether to compute the log-ratios.
+    size: rows per unit; all of them must count for the pair to.
     token_weight_BT: multiplies both log-probabilities token by token.
   """
   if token_weight_BT is not None:
     stats = stats.replace(logp_BT=token_weight_BT * stats.logp_BT)
     if reference and batch.ref_logp_BT is not None:
       batch = batch.replace(ref_logp_BT=token_weight_BT * batch.ref_logp_BT)
-  logp_P2 = units(token_sum(stats.logp_BT, batch), 2)
-  len_P2 = units(lengths(batch), 2)
-  ratio_P2 = units(log_ratio(stats, batch), 2) if reference else None
-  return Pairs(valid(batch, 2), logp_P2[:, 0], logp_P2[:, 1], len_P2[:, 0], len_P2[:, 1],
-               ratio_P2[:, 0] if reference else None, ratio_P2[:, 1] if reference else None)
+  logp_PN = units(token_sum(stats.logp_BT, batch), size)
+  len_PN = units(lengths(batch), size)
+  ratio_PN = units(log_ratio(stats, batch), size) if reference else None
+  return Pairs(valid(batch, size), logp_PN[:, 0], logp_PN[:, 1], len_PN[:, 0], len_PN[:, 1],
+               ratio_PN[:, 0] if reference else None, ratio_PN[:, 1] if reference else None)
 
 
 def reduce(loss_U: Array, valid_U: Array, metrics: dict, weight_U: Array | None = None) -> Loss:
-  """Sum over the units that count, weight = their number. `weight_U` multiplies the loss only."""
+  """Sum over the units that count, weight = their number. `weight_U` multiplies the sum only."""
   loss_U = jnp.where(valid_U > 0, loss_U, 0.0)
   if weight_U is not None:
-    loss_U = loss_U * jnp.where(valid_U > 0, jax.lax.stop_gradient(weight_U), 0.0)
+    loss_U = loss_U * weight_U
   return Loss(jnp.sum(loss_U), jnp.sum(valid_U), metrics)
 
 
@@ -140,9 +142,9 @@ def take(stats: TokenStats, batch: Batch, *, size: int,
   """
   whole_B = jnp.repeat(valid(batch, size), size)
   batch = batch.replace(inputs=None, valid_B=whole_B)
-  index = jnp.asarray(at)
   def pick(x_B):
-    x_UN = units(jnp.asarray(x_B), size)[:, index]
+    x_UN = units(jnp.asarray(x_B), size)
+    x_UN = jnp.stack([x_UN[:, i] for i in at], axis=1)
     return x_UN.reshape(-1, *x_UN.shape[2:])
   return jax.tree.map(pick, stats), jax.tree.map(pick, batch)
 

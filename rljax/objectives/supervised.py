@@ -66,7 +66,7 @@ def weighted_sft(stats: TokenStats, batch: Batch, *, aggregation: str = "seq-mea
     raise ValueError(f"normalise={normalise!r} does not go with aggregation {aggregation!r}; "
                      "one of count, weight")
   mask_BT = batch.mask_BT * batch.valid_B[:, None]
-  w_B = jax.lax.stop_gradient(rows.column(batch, "weight"))
+  w_B = rows.column(batch, "weight")
   metrics = {"sft/nll": nums.mean_metric(-stats.logp_BT, mask_BT),
              "sft/weight": nums.mean_metric(w_B, rows.valid(batch))}
   loss = nums.aggregate(-w_B[:, None] * stats.logp_BT, mask_BT, aggregation, constant=constant,
@@ -103,15 +103,15 @@ def unlikelihood(stats: TokenStats, batch: Batch, *, alpha: float = 1.0, candida
     ValueError: a missing column, or as `nums.aggregate`.
   """
   mask_BT = batch.mask_BT * batch.valid_B[:, None]
-  nll_BT = -stats.logp_BT
+  nll_BT = jnp.where(mask_BT > 0, -stats.logp_BT, 0.0)
   if candidates:
-    present_BTK = rows.column(batch, "ids_BTK") >= 0
+    present_BTK = (rows.column(batch, "ids_BTK") >= 0) & (mask_BT > 0)[..., None]
     logp_BTK = jnp.where(present_BTK, stats.extras["logp_BTK"], -1.0)
     unlikely_BT = -jnp.sum(jnp.where(present_BTK, _log1mexp(logp_BTK), 0.0), axis=-1)
     loss_BT, negative_BT = nll_BT + alpha * unlikely_BT, jnp.any(present_BTK, axis=-1)
   else:
-    negative_BT = rows.column(batch, "negative_BT") > 0
-    unlikely_BT = -_log1mexp(jnp.where(negative_BT, stats.logp_BT, -1.0))
+    negative_BT = (rows.column(batch, "negative_BT") > 0) & (mask_BT > 0)
+    unlikely_BT = -_log1mexp(jnp.where(negative_BT, -nll_BT, -1.0))
     loss_BT = jnp.where(negative_BT, alpha * unlikely_BT, nll_BT)
   metrics = {"sft/nll": nums.mean_metric(nll_BT, mask_BT),
              "sft/unlikelihood": nums.mean_metric(unlikely_BT, mask_BT * negative_BT)}

@@ -5,6 +5,7 @@ or deep it is; a *task* that cannot be judged (an answer that is no number) rais
 `task_verifier` turns that into NaN, "could not be scored".
 """
 
+import collections
 import functools
 import logging
 import math
@@ -23,18 +24,20 @@ log = logging.getLogger(__name__)
 MAX_CHARS = 20_000  # only the end of a longer text is searched: answers stand there
 
 # A minus is a sign unless a number or bracket stands before it: "3-5" ends in 5, "x = -5" in -5.
+_SIGN = r"(?:(?<![0-9.)\]}])[-+])?"
 _NUMBER = re.compile(
-    r"(?:(?<![0-9.)\]}])[-+])?"
-    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)?(?:\.?[0-9]+|(?<=[0-9])\.(?![0-9]))?"
-)
+    _SIGN + r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
+    r"(?:/[0-9]+(?:\.[0-9]+)?)?|" + _SIGN + r"(?<![0-9])\.[0-9]+")
+_UNITS = re.compile(r"\\(?:text|mathrm|mbox|textbf)\{[^{}]*\}")
+_FRAC = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 
 
 def final_answer(text: str) -> tuple[str, bool]:
   """The part of a response that states its answer, and whether the response marked it.
 
-  In this order: the last \\boxed{...}, the last <answer>...</answer>, the rest of the line after the
-  last "####"; without any of them the whole text (its last MAX_CHARS characters). A mark that is
-  opened and never closed (a response cut by its limit) states nothing: "".
+  In this order: the last \\boxed{...}, the last <answer>...</answer>, the rest of the line after
+  the last "####"; without any of them the whole text (its last MAX_CHARS characters). A mark that
+  is opened and never closed (a response cut by its limit) states nothing: "".
   """
   text = text[-MAX_CHARS:]
   start = text.rfind("\\boxed{")
@@ -46,7 +49,7 @@ def final_answer(text: str) -> tuple[str, bool]:
     return (inside.strip() if end else ""), True
   _, mark, rest = text.rpartition("####")
   if mark:
-    return rest.strip().partition("\n")[0].strip(), True
+    return rest.partition("\n")[0].strip(), True
   return text.strip(), False
 
 
@@ -57,3 +60,182 @@ def _braces(text: str, start: int) -> str:
     if depth == 0:
       return text[start:i].strip()
   return ""
+
+
+def number_in(text: str) -> Fraction | None:
+  r"""The number a response states as its answer, exact; None if there is none.
+
+  Looks at `final_answer`. A marked answer must hold exactly one number (units and $ may stand
+  beside it, other LaTeX such as \sqrt or a power may not); in unmarked text the last number counts.
+  Read: signs, thousands commas, decimals, 3/4 and \frac{3}{4}, 1e-5. A percent sign is left as it
+  is: "50%" is 50. More than 100 digits, nan, inf or a zero denominator are no number.
+  """
+  text, marked = final_answer(text)
+  text = text.replace("\u2212", "-").replace("{,}", ",").replace("\\,", "").replace("\\!", "")
+  text = _FRAC.sub(r"\1/\2", _UNITS.sub(" ", text)).replace("\\%", "%").replace("\\$", "")
+  text = text.replace("$", "")
+  found = _NUMBER.findall(text)
+  if not found or (marked and (len(found) > 1 or "\\" in text or "^" in text)):
+    return None
+  try:
+    return arithmetic.parse_number(found[-1])
+  except ArithmeticError:
+    return None
+
+
+# --- verifiers ------------------------------------------------------------------------------------
+
+
+def exact(task: Task, text: str) -> float:
+  """1 if the whole text, stripped of surrounding white space, is the answer.
+
+  Raises:
+    ValueError: the task has no answer.
+  """
+  if task.answer is None:
+    raise ValueError(f"task {task.id} has no answer")
+  return float(text.strip() == str(task.answer).strip())
+
+
+def number(task: Task, text: str) -> float:
+  """1 if `number_in(text)` equals the answer exactly: "0.5" is "1/2", "0.33" is not "1/3".
+
+  Raises:
+    ArithmeticError: the task's answer is not a number.
+  """
+  answer = arithmetic.to_fraction(task.answer)
+  return float(number_in(text) == answer)
+
+
+def countdown(task: Task, text: str) -> float:
+  """1 if the expression reaches `task.answer` with the numbers of `task.info`.
+
+  Each number of `info["numbers"]` may be used at most once, and must be used when
+  `info["use_all"]`. Operators + - * / and brackets, exact arithmetic; a trailing "= target" is
+  allowed if it is true. The expression is `final_answer(text)`; it is parsed, not run as code.
+  """
+  target = arithmetic.to_fraction(task.answer)
+  text = final_answer(text)[0].replace("\u2212", "-")
+  for sign, names in {"*": ("\u00d7", "\\times"), "/": ("\u00f7", "\\div")}.items():
+    for name in names:
+      text = text.replace(name, sign)
+  left, equals, right = text.partition("=")
+  try:
+    tree = arithmetic.parse(left)
+    if "^" in left or (equals and arithmetic.parse_number(right) != target):
+      return 0.0
+    used = collections.Counter(arithmetic.literals(tree))
+    given = collections.Counter(Fraction(x) for x in task.info["numbers"])
+    allowed = used == given if task.info["use_all"] else used <= given
+    return float(allowed and arithmetic.value(tree) == target)
+  except ArithmeticError:
+    return 0.0
+
+
+def sorted_list(task: Task, text: str) -> float:
+  """1 if the text is the list `task.answer` of whole numbers, in order, and nothing else.
+
+  Items are separated by spaces or commas, [brackets] around them allowed; with
+  `info["separator"] == ""` every character is an item.
+  """
+  text = final_answer(text)[0]
+  if task.info.get("separator", " ") == "":
+    items = list(text)
+  else:
+    if text[:1] == "[" and text[-1:] == "]":
+      text = text[1:-1]
+    items = re.split(r"\s*,\s*|\s+", text.strip())
+  if not all(re.fullmatch("-?[0-9]{1,100}", x) for x in items):
+    return 0.0
+  return float([int(x) for x in items] == list(task.answer))
+
+
+def reasoning_gym(task: Task, text: str) -> float:
+  """The data set's own `score_answer` (which may give partial credit), kept within [0, 1].
+
+  It judges what stands between the last <answer> tags, or the whole text without them.
+
+  Raises:
+    ValueError: the installed reasoning-gym makes another problem than the task's.
+  """
+  data = tasks.gym_dataset(task.info["spec"])
+  entry = _gym_entry(task.info["spec"], task.info["index"])
+  if entry["question"] not in task.prompt:
+    raise ValueError(f"task {task.id}: reasoning-gym no longer makes this question")
+  _, tag, rest = text[-MAX_CHARS:].rpartition("<answer>")
+  inside = rest.partition("</answer>")[0] if tag else rest
+  return min(max(float(data.score_answer(inside.strip(), entry)), 0.0), 1.0)
+
+
+@functools.lru_cache(maxsize=4096)
+def _gym_entry(spec, index):
+  return tasks.gym_dataset(spec)[index]
+
+
+# --- rewards --------------------------------------------------------------------------------------
+
+
+def task_verifier(episodes: Sequence[Episode], ctx) -> np.ndarray:
+  """Each task's own verifier on the episode's response.
+
+  A verifier that raises, or gives no finite number, makes that episode NaN; the first time, the
+  exception is logged.
+
+  Returns:
+    float32 [B].
+  """
+  del ctx  # needs no model
+  return np.array([_score(e) for e in episodes], np.float32)
+
+
+def _score(episode: Episode) -> float:
+  name = episode.task.verifier
+  try:
+    if not name:
+      raise ValueError("the task names no verifier")
+    score = float(_verifier(name)(episode.task, episode.response))
+    if not math.isfinite(score):
+      raise ValueError(f"the verifier returned {score}")
+    return score
+  except Exception as e:  # a user's verifier may raise anything; the run goes on
+    _log_once(name, e, episode.task.id)
+    return math.nan
+
+
+_verifier = functools.cache(config.resolve)
+
+
+_logged: set[tuple[str, type]] = set()
+
+
+def _log_once(name: str, error: Exception, task_id: str) -> None:
+  if (name, type(error)) not in _logged:
+    _logged.add((name, type(error)))
+    log.warning("verifier %r cannot score task %s (logged once): %r", name, task_id, error,
+                exc_info=error)
+
+
+def dense_number(episodes: Sequence[Episode], ctx) -> np.ndarray:
+  """Half for the absolute, half for the relative error of `number_in(response)`.
+
+  r = 1 - 0.5 * min(|a - b|, 1) - 0.5 * min(|a - b| / (|b| + 1e-6), 1), a the response, b the answer
+  (RandomCalculation, github.com/wumingqi/LLM-Math-Evaluation). No number, nan or inf: 0. A task
+  whose answer is not a number: NaN.
+
+  Returns:
+    float32 [B].
+  """
+  del ctx
+  return np.array([_closeness(e) for e in episodes], np.float32)
+
+
+def _closeness(episode: Episode) -> float:
+  try:
+    b = arithmetic.to_fraction(episode.task.answer)
+  except ArithmeticError:
+    return math.nan
+  a = number_in(episode.response)
+  if a is None:
+    return 0.0
+  error = abs(a - b)  # exact, so that no float overflows
+  return float(1 - min(error, 1) / 2 - min(error / (abs(b) + Fraction(1, 10**6)), 1) / 2)

@@ -121,7 +121,7 @@ def _summary(config, result, columns):
       ("status", status, "good" if status in ("done", "ok", "finished", "complete") else ""),
       ("steps", _number(steps), ""), ("time", _duration(seconds), ""),
       ("tokens / s", _number(speed), ""),
-      ("mean reward", f"{_number(start, 3)} → {_number(end, 3)}", ""),
+      ("mean reward", f"{_number(start, 3)} → {_number(end, 3)}", "wide"),
       ("skipped updates", _number(skipped), "bad" if skipped else ""),
       ("faults", _number(sum(faults.values())), "bad" if any(faults.values()) else "")]
   parts = ["<section id=summary><div class=tiles>"]

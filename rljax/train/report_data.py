@@ -150,7 +150,8 @@ def samples(workdir, notes: list[str]) -> list[dict]:
     out = [{"phase": phase, "step": step, "logged": logged[phase, step],
             "samples": [_sample(r, length) for r in _spread(found, count)]}
            for (phase, step), found in sorted(records.items())]
-    if len(json.dumps(out)) <= SAMPLE_BYTES:
+    text = json.dumps(out)
+    if len(text) + 5 * sum(text.count(c) for c in "<>&") <= SAMPLE_BYTES:  # as escaped in the page
       break
   return out
 

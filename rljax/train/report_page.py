@@ -29,7 +29,7 @@ nav { position: sticky; top: 0; z-index: 2; background: var(--bg); margin-top: 1
 nav div { max-width: 1240px; margin: 0 auto; padding: 8px 16px; display: flex; gap: 20px;
   overflow-x: auto; }
 a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: underline; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 10px;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(132px, 1fr)); gap: 10px;
   margin: 16px 0; }
 .tile, .card, .chart { background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; }
@@ -37,6 +37,7 @@ a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: un
 .tile b { display: block; font-size: 1.08rem; line-height: 1.5; font-weight: 600;
   font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .tile span { color: var(--muted); font-size: .8rem; }
+.tile.wide { grid-column: span 2; }
 .tile.good b { color: var(--good); } .tile.bad b { color: var(--bad); }
 .card { padding: 12px 16px; margin: 10px 0; overflow-x: auto; }
 .note { color: var(--muted); margin: 8px 0; }
@@ -109,12 +110,14 @@ function num(v) {
   if (a >= 1e4) return Math.round(v).toLocaleString("en-US");
   return String(+v.toPrecision(4));
 }
-function ticks(lo, hi, log) {
-  if (log) {
-    const out = [], a = Math.floor(lo), b = Math.ceil(hi), jump = Math.ceil((b - a + 1) / 5);
-    for (let e = a; e <= b; e += jump) if (e >= lo - 1e-9 && e <= hi + 1e-9) out.push(e);
-    return out.length > 1 ? out : [lo, hi];
-  }
+function logTicks(lo, hi) {  // values; lo and hi are their decimal logarithms
+  const jump = Math.max(1, Math.ceil((hi - lo) / 4)), out = [];
+  for (let e = Math.floor(lo); e <= hi; e += jump)
+    for (const f of hi - lo < 2.5 ? [1, 2, 5] : [1])
+      if (e + Math.log10(f) >= lo && e + Math.log10(f) <= hi) out.push(f * 10 ** e);
+  return out.length > 2 ? out : ticks(10 ** lo, 10 ** hi);
+}
+function ticks(lo, hi) {
   const raw = (hi - lo) / 3, p = Math.pow(10, Math.floor(Math.log10(raw))), f = raw / p;
   const step = p * (f < 1.5 ? 1 : f < 3.5 ? 2 : f < 7.5 ? 5 : 10), out = [];
   for (let i = Math.ceil(lo / step); i * step <= hi + step * 1e-9; i++)
@@ -152,8 +155,8 @@ function addChart(parent, spec) {
     const x = s0.x[at[0]], smooth = option.smooth && s0.s ? s0.s[at[0]] : null;
     if (multi) read.textContent = last ? "" : "step " + x;
     else if (last) read.textContent = "last " + num(s0.y[at[0]]);
-    else read.textContent = "step " + x + ": " + num(s0.y[at[0]]) +
-      (smooth === null ? "" : " (smooth " + num(smooth) + ")");
+    else read.textContent = x + ": " + num(s0.y[at[0]]) +
+      (smooth === null ? "" : ", mean " + num(+smooth.toPrecision(3)));
     if (last && spec.bad) read.textContent += " \u26a0 " + spec.bad + " not finite";
     if (cursor && X) {
       cursor.setAttribute("visibility", last ? "hidden" : "visible");
@@ -183,10 +186,10 @@ function addChart(parent, spec) {
     X = v => L + (v - a) / (b - a) * (W - L - R);
     Y = v => T + (hi - t(v)) / (hi - lo) * (H - T - F);
     B = p => a + (p - L) / (W - L - R) * (b - a);
-    for (const v of ticks(lo, hi, log)) {
-      const y = T + (hi - v) / (hi - lo) * (H - T - F);
+    for (const v of log ? logTicks(lo, hi) : ticks(lo, hi)) {
+      const y = Y(v);
       svg(root, "line", {x1: L, x2: W - R, y1: y, y2: y, stroke: "var(--line)"});
-      svg(root, "text", {x: L - 6, y: y + 3.5, "text-anchor": "end"}, num(log ? 10 ** v : v));
+      svg(root, "text", {x: L - 6, y: y + 3.5, "text-anchor": "end"}, num(v));
     }
     for (const [v, anchor] of [[a, "start"], [(a + b) / 2, "middle"], [b, "end"]])
       svg(root, "text", {x: X(v), y: H - 4, "text-anchor": anchor}, num(Math.round(v)));

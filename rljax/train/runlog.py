@@ -75,13 +75,11 @@ def open_workdir(workdir, config_dict: Mapping, digest: str, *, free: tuple[str,
 def _check_same_run(path, record, free):
   try:
     stored = json.loads(path.read_bytes())
-    old, old_hash = dict(stored["config"]), stored["hash"]
+    old = dict(stored["config"])
   except (ValueError, KeyError, TypeError) as e:
     raise config_lib.ConfigError(
         f"{path} is damaged ({type(e).__name__}: {e}): choose another workdir, or delete that file "
         "if you know which config the run had") from None
-  if old_hash == record["hash"]:
-    return
   differing = [d for d in config_lib.differing(old, record["config"])
                if not any(f"{d.partition(': ')[0]}.".startswith(f"{key}.") for key in free)]
   if differing:

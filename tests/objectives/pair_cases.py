@@ -2,7 +2,8 @@
 
 A `Case` is an objective with a float64 loop reference and, for every hyperparameter, a value that must
 change the result. `CHECKS` are the properties that hold for all of them. Data are 24 rows with holes
-in the mask, rows that do not count, one-token responses, and NaN wherever nothing may look.
+in the mask, rows that do not count, one-token responses, and NaN wherever nothing may look. Nearly
+everything has one shape and runs without jit: then each primitive compiles once for all tests.
 """
 
 import dataclasses
@@ -33,18 +34,10 @@ class Case:
   size: int = 1
   flips: dict = dataclasses.field(default_factory=dict)
   hyper: dict = dataclasses.field(default_factory=dict)
-  wants: str = "logp"  # which input carries the gradient: logp, value, heads, topk
 
   @property
   def name(self):
     return self.fn.__name__ + "".join(f"-{k}={v}" for k, v in self.hyper.items())
-
-  def settings(self):
-    """The hyperparameters of the base case and of every flip."""
-    yield dict(self.hyper)
-    for name, flip in self.flips.items():
-      value, more = flip if isinstance(flip, tuple) else (flip, {})
-      yield {**self.hyper, **more, name: value}
 
 
 def x64(fn):
@@ -56,8 +49,9 @@ def x64(fn):
   return wrapped
 
 
-def make(seed: int = 0, size: int = 1, rows: int = B, whole: bool = False):
+def make(seed: int = 0, size: int = 1, rows: int = B, length: int = T, whole: bool = False):
   """(stats, batch) in float64 numpy; `whole` leaves out rows that do not count."""
+  T = length
   rng = np.random.default_rng(seed)
   mask = (rng.random((rows, T)) < 0.7).astype(np.float64)
   mask[np.arange(rows), rng.integers(0, T, rows)] = 1.0
@@ -187,65 +181,66 @@ def aggregate_rows(per_row, how, constant=None):
 
 @x64
 def reference(case):
-  """Sum, weight and every metric agree with the loop, for all settings."""
-  for i, hyper in enumerate(case.settings()):
-    stats, batch = make(i, case.size)
-    loss = case.fn(stats, batch, **hyper)
-    total, weight, metrics = case.reference(stats, batch, **hyper)
-    assert abs(total) > 1e-3, "the reference sees nothing"
-    np.testing.assert_allclose(loss.total, total, rtol=1e-9, err_msg=str(hyper))
-    np.testing.assert_allclose(loss.weight, weight, rtol=1e-9, err_msg=str(hyper))
-    assert set(loss.metrics) == set(metrics)
-    for name, value in metrics.items():
-      np.testing.assert_allclose(loss.metrics[name].compute(), value, rtol=1e-9, atol=1e-12,
-                                 err_msg=f"{name} {hyper}")
-
-
-def flips(case):
-  """Every hyperparameter has a value that changes the result."""
-  stats, batch = as32(make(1, case.size))
+  """Sum, weight and every metric agree with the loop, and every hyperparameter changes the result."""
+  stats, batch = make(1, case.size)
+  base = case.reference(stats, batch, **case.hyper)
+  _agree(compiled(case)(stats, batch), base)
   names = [p.name for p in inspect.signature(case.fn).parameters.values()
            if p.kind is p.KEYWORD_ONLY]
   assert set(names) <= set(case.flips), "a hyperparameter without a test that flips it"
+  data = jax.tree.map(jnp.asarray, (stats, batch))
   for name in names:
     flip = case.flips[name]
     value, more = flip if isinstance(flip, tuple) else (flip, {})
-    base = case.fn(stats, batch, **{**case.hyper, **{k: v for k, v in more.items()
-                                                     if k != "constant"}})
-    flipped = case.fn(stats, batch, **{**case.hyper, **more, name: value})
-    assert abs(mean(base) - mean(flipped)) > 1e-4 * abs(mean(base)), f"{name} is a dead knob"
+    hyper = {**case.hyper, **more, name: value}
+    flipped = case.reference(stats, batch, **hyper)
+    _agree(case.fn(*data, **hyper), flipped)
+    if name == "constant":
+      more = {**more, "constant": 2 * value}
+    before = case.reference(stats, batch, **{**case.hyper, **more})
+    assert abs(_ratio(flipped) - _ratio(before)) > 1e-4 * abs(_ratio(before)), f"{name} is dead"
+
+
+def _ratio(result):
+  return result[0] / (result[1] or 1.0)
+
+
+def _agree(loss, wanted):
+  total, weight, metrics = wanted
+  assert abs(total) > 1e-3, "the reference sees nothing"
+  np.testing.assert_allclose((loss.total, loss.weight), (total, weight), rtol=1e-9)
+  assert set(loss.metrics) == set(metrics)
+  for name, value in metrics.items():
+    np.testing.assert_allclose(loss.metrics[name].compute(), value, rtol=1e-9, atol=1e-12,
+                               err_msg=name)
+
+
+@functools.cache
+def _jitted(fn, hyper):
+  return jax.jit(functools.partial(fn, **dict(hyper)))
+
+
+def compiled(case):
+  """The base case under jit; everything of one shape shares it."""
+  return _jitted(case.fn, tuple(case.hyper.items()))
 
 
 @x64
 def removed(case):
-  """Rows that do not count and masked tokens could as well not be there."""
+  """Masked tokens could as well not be there, and what stands in rows that do not count is noise."""
   stats, batch = make(2, case.size)
-  whole = case.fn(stats, batch, **case.hyper)
-  _same(whole, case.fn(*_without_masked(*make(2, case.size)), **case.hyper))
-  counts = (batch.valid_B > 0) & (batch.mask_BT.sum(1) > 0)
-  bad = np.flatnonzero(~counts)
-  if case.fn.__name__ in ROW_WISE:  # such a unit loses one row, not all
-    keep = np.array([not any(b // case.size * case.size == u * case.size for b in bad)
-                     for u in range(B // case.size)])
-    stats, batch = cut((stats, batch), np.repeat(keep, case.size))
-    whole = case.fn(stats, batch, **case.hyper)
-    more = make(3, case.size, rows=case.size)
-    more = (more[0], more[1].replace(valid_B=0 * more[1].valid_B))
-  else:
-    more = cut((stats, batch), np.repeat(
-        [any(b // case.size == u for b in bad) for u in range(B // case.size)], case.size))
-    stats, batch = cut((stats, batch), np.repeat(
-        [all(b // case.size != u for b in bad) for u in range(B // case.size)], case.size))
-    _same(whole, case.fn(stats, batch, **case.hyper))
-  both = jax.tree.map(lambda x, y: np.concatenate([x, y]), (stats, batch), more)
-  _same(whole, case.fn(*both, **case.hyper))
-
-
-ROW_WISE = {"kto", "all_pairs", "listwise", "best_of_n", "difference"}
+  fn = compiled(case)
+  whole = fn(stats, batch)
+  _same(whole, fn(*_without_masked(stats, batch)))
+  other_stats, other = make(3, case.size)
+  def keep(x, y):
+    return np.where((batch.valid_B > 0).reshape(-1, *[1] * (x.ndim - 1)), x, y)
+  other = other.replace(valid_B=batch.valid_B)
+  _same(whole, fn(*jax.tree.map(keep, (stats, batch), (other_stats, other))))
 
 
 def _without_masked(stats, batch):
-  """Unmasked tokens moved to the left, the rest cut off or NaN."""
+  """Unmasked tokens moved to the left."""
   order = np.argsort(batch.mask_BT == 0, axis=1, kind="stable")
   where = np.argsort(order, axis=1)
   def move(x):
@@ -263,26 +258,42 @@ def _same(a, b):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-9), a, b)
 
 
+def pad(tree, length):
+  """To B rows of T positions: NaN, mask 0, valid 0. `length` is the number of positions so far."""
+  def grow(x):
+    x = np.asarray(x)
+    blank = np.nan if x.dtype.kind == "f" else -1
+    if x.ndim > 1 and x.shape[1] == length:
+      x = np.concatenate([x, np.full((len(x), T - length, *x.shape[2:]), blank, x.dtype)], axis=1)
+    return np.concatenate([x, np.full((B - len(x), *x.shape[1:]), blank, x.dtype)])
+  stats, batch = jax.tree.map(grow, tree)
+  return stats, batch.replace(mask_BT=np.nan_to_num(batch.mask_BT),
+                              valid_B=np.nan_to_num(batch.valid_B))
+
+
 @x64
 def padded(case):
-  """More positions and more rows of padding change nothing, and get no gradient."""
-  stats, batch = make(4, case.size)
-  whole = case.fn(stats, batch, **case.hyper)
-  def pad(x):
-    blank = np.nan if x.dtype.kind == "f" else -1
-    if x.ndim > 1 and x.shape[1] == T:
-      x = np.concatenate([x, np.full((len(x), 3, *x.shape[2:]), blank, x.dtype)], axis=1)
-    return np.concatenate([x, np.full((case.size, *x.shape[1:]), blank, x.dtype)])
-  stats, batch = jax.tree.map(pad, (stats, batch))
-  batch = batch.replace(mask_BT=np.nan_to_num(batch.mask_BT), valid_B=np.nan_to_num(batch.valid_B))
-  _same(whole, case.fn(stats, batch, **case.hyper))
-  # compiled once per case, here: what the training step does
-  gradient = jax.jit(jax.grad(lambda s: case.fn(s, batch, **case.hyper).total))(stats)
+  """Positions and rows of padding change nothing (against the loop, which has none).
+
+  No gradient flows into padding, nor into what is not the student's: reference, teacher, columns.
+  """
+  small = make(4, case.size, rows=B // 2 if case.size < 8 else B, length=T - 1)
+  stats, batch = pad(small, T - 1)
+  total, weight, _ = case.reference(*small, **case.hyper)
+  fixed = {k: jnp.asarray(v) for k, v in batch.extras.items() if v.dtype.kind == "f"}
+  def fn(stats, ref_BT, fixed):
+    extras = {**batch.extras, **fixed}
+    loss = case.fn(stats, batch.replace(ref_logp_BT=ref_BT, extras=extras), **case.hyper)
+    return loss.total, loss
+  (student, *others), loss = jax.grad(fn, argnums=(0, 1, 2), has_aux=True)(
+      jax.tree.map(jnp.asarray, stats), jnp.asarray(batch.ref_logp_BT), fixed)
+  np.testing.assert_allclose((loss.total, loss.weight), (total, weight), rtol=1e-9)
+  assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(others))
   counted = (batch.mask_BT > 0) & (batch.valid_B > 0)[:, None]
   largest = 0.0
-  for g in (gradient.logp_BT, gradient.value_BT, *gradient.extras.values()):
-    assert np.isfinite(g).all()
-    assert (np.asarray(g)[~counted] == 0).all()
+  for g in (student.logp_BT, student.value_BT, *student.extras.values()):
+    g = np.asarray(g)
+    assert np.isfinite(g).all() and (g[~counted] == 0).all()
     largest = max(largest, np.abs(g).max())
   assert largest > 0
 
@@ -293,72 +304,86 @@ def permuted(case):
   stats, batch = make(5, case.size)
   order = np.random.default_rng(0).permutation(B // case.size)
   rows = (order[:, None] * case.size + np.arange(case.size)).reshape(-1)
-  _same(case.fn(stats, batch, **case.hyper),
-        case.fn(*cut((stats, batch), rows), **case.hyper))
+  fn = compiled(case)
+  _same(fn(stats, batch), fn(*cut((stats, batch), rows)))
 
 
 @x64
 def split(case):
-  """Any split into equal micro-batches adds up to the whole: sums, weights, metrics."""
-  parts = [p for p in (2, 3, 6) if B // p % case.size == 0]
+  """Any split into contiguous micro-batches of whole units adds up: sums, weights, metrics.
 
-  @hypothesis.settings(max_examples=4, deadline=None, derandomize=True, database=None)
-  @hypothesis.given(st.sampled_from(parts), st.integers(0, 10**6))
-  def holds(p, seed):
+  A micro-batch is padded to B rows, so that nothing compiles twice; `padded` and `test_true_sizes`
+  cover what that hides.
+  """
+  units, fn = B // case.size, compiled(case)
+
+  @hypothesis.settings(max_examples=5, deadline=None, derandomize=True, database=None)
+  @hypothesis.given(st.sets(st.integers(1, units - 1), max_size=2), st.integers(0, 10**6))
+  def holds(cuts, seed):
     stats, batch = make(seed, case.size)
-    whole = case.fn(stats, batch, **case.hyper)
-    some = [case.fn(*cut((stats, batch), slice(i, i + B // p)), **case.hyper)
-            for i in range(0, B, B // p)]
+    whole = fn(stats, batch)
+    edges = [0, *(c * case.size for c in sorted(cuts)), B]
+    some = [fn(*pad(cut((stats, batch), slice(a, b)), T)) for a, b in zip(edges, edges[1:])]
     merged = functools.reduce(types.merge_metrics, [s.metrics for s in some])
     _same(whole, types.Loss(sum(s.total for s in some), sum(s.weight for s in some), merged))
 
   holds()
 
 
+def true_sizes(case, parts=3, length=T + 5):
+  """Without the trick of `split`: jitted micro-batches of B / parts rows, and longer rows."""
+  stats, batch = as32(make(12, case.size))
+  fn = jax.jit(lambda s, b: case.fn(s, b, **case.hyper))
+  whole = fn(stats, batch)
+  some = [fn(*cut((stats, batch), slice(i, i + B // parts))) for i in range(0, B, B // parts)]
+  def longer(x):
+    if x.ndim > 1 and x.shape[1] == T:
+      return np.concatenate([x, np.zeros((B, length - T, *x.shape[2:]), x.dtype)], axis=1)
+    return x
+  more = fn(*jax.tree.map(longer, (stats, batch)))
+  for total, weight in [(sum(s.total for s in some), sum(s.weight for s in some)),
+                        (more.total, more.weight)]:
+    np.testing.assert_allclose((total, weight), (whole.total, whole.weight), rtol=1e-5)
+
+
 def extremes(case):
   """Log-ratios of +-80 a token, scores of +-80, identical responses: finite, gradient too."""
-  for sign in (-1.0, 0.0, 1.0):
-    stats, batch = as32(make(6, case.size))
-    shape = np.float32(batch.mask_BT)
-    side = np.where(np.arange(B) % 2 == 0, sign, -sign).astype(np.float32)[:, None]
-    batch = batch.replace(ref_logp_BT=-40 * shape - 40 * side, extras={
-        **batch.extras, "teacher_logp_BT": -40 * shape - 40 * side,
-        "teacher_logp_BTK": np.where(np.arange(K) == 0, -1e-6, -80.0) * np.ones((B, T, K))})
-    stats = stats.replace(logp_BT=-40 * shape + 40 * side * shape, value_BT=80 * side * shape,
-                          extras={"heads_BTK": 80 * side[..., None] * np.ones((B, T, K)),
-                                  "logp_BTK": batch.extras["teacher_logp_BTK"][..., ::-1]})
-    for b in (batch, batch.replace(mask_BT=0 * shape), batch.replace(valid_B=np.zeros(B))):
-      loss, gradient = jax.value_and_grad(
-          lambda s, b=b: case.fn(s, b, **case.hyper).total)(as32(stats))
-      assert np.isfinite(loss), (sign, loss)
-      assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
-      if b is not batch:
-        assert loss == 0 and case.fn(as32(stats), b, **case.hyper).weight == 0
-        assert all((g == 0).all() for g in jax.tree.leaves(gradient))
+  stats, batch = as32(make(6, case.size))
+  shape = np.ones((B, T), np.float32)
+  sign = np.array([-1.0, 0.0, 1.0])[np.arange(B) // case.size % 3]  # of a unit's first row
+  side = np.where(np.arange(B) % case.size % 2 == 0, sign, -sign).astype(np.float32)[:, None]
+  batch = batch.replace(ref_logp_BT=-40 * shape - 40 * side, extras={
+      **batch.extras, "teacher_logp_BT": -40 * shape - 40 * side,
+      "teacher_logp_BTK": np.where(np.arange(K) == 0, -1e-6, -80.0) * np.ones((B, T, K))})
+  stats = stats.replace(logp_BT=-40 * shape + 40 * side, value_BT=80 * side * shape, extras={
+      "heads_BTK": 80 * side[..., None] * np.ones((B, T, K)),
+      "logp_BTK": batch.extras["teacher_logp_BTK"][..., ::-1]})
+  stats, batch = jax.tree.map(jnp.asarray, (as32(stats), as32(batch)))
+  def fn(s, b):
+    loss = case.fn(s, b, **case.hyper)
+    return loss.total, loss
+  for b in (batch, batch.replace(mask_BT=0 * batch.mask_BT)):
+    gradient, loss = jax.grad(fn, has_aux=True)(stats, b)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((gradient, loss)))
+    assert all(np.isfinite(m.compute()) for m in loss.metrics.values())
+  nothing = fn(stats, batch.replace(valid_B=0 * batch.valid_B))[1]
+  for x in (loss, nothing):
+    assert float(x.total) == float(x.weight) == 0
+  assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(gradient))
 
 
 def needs(case):
   """It declares the reference exactly if it reads it, and says so when there is none."""
   stats, batch = as32(make(7, case.size))
   without = batch.replace(ref_logp_BT=None)
+  trace = lambda: jax.eval_shape(  # noqa: E731
+      lambda s, b: case.fn(s, b, **case.hyper), stats, without)
   if types.needs_of(functools.partial(case.fn, **case.hyper)) == {"ref_logp"}:
     with pytest.raises(ValueError, match="ref_logp_BT"):
-      case.fn(stats, without, **case.hyper)
+      trace()
   else:
-    case.fn(stats, without, **case.hyper)
+    trace()
     assert types.needs_of(case.fn) == set()
 
 
-def frozen(case):
-  """No gradient into what is not the student's: reference, teacher, columns."""
-  stats, batch = as32(make(8, case.size))
-  floats = {k: v for k, v in batch.extras.items() if v.dtype.kind == "f"}
-  def loss(ref, teacher):
-    extras = {**batch.extras, **teacher}
-    return case.fn(stats, batch.replace(ref_logp_BT=ref, extras=extras), **case.hyper).total
-  targets = {k: floats[k] for k in ("teacher_logp_BT", "teacher_logp_BTK", "weight", "z0")}
-  gradient = jax.grad(loss, argnums=(0, 1))(jnp.asarray(batch.ref_logp_BT), targets)
-  assert all((np.nan_to_num(g) == 0).all() for g in jax.tree.leaves(gradient))
-
-
-CHECKS = [reference, flips, removed, padded, permuted, split, extremes, needs, frozen]
+CHECKS = [reference, removed, padded, permuted, split, extremes, needs]

@@ -215,9 +215,20 @@ def test_samples_are_capped_and_hold_the_first_and_last_step(tmp_path):
   page = _page(tmp_path)
   steps = [e["step"] for e in page.data["samples"]]
   assert steps[0] == 0 and steps[-1] == 59 and 4 < len(steps) <= 32
-  assert len(page.source) < 5_000_000
+  assert 300_000 < len(page.source) < 2_000_000
   assert all("characters left out" in t for t in _sample_texts(page) if t != "2+2=")
   assert all(e["logged"] == 10 for e in page.data["samples"])
+
+
+def test_of_many_steps_some_are_shown(tmp_path):
+  with runlog.RunLog(tmp_path, tensorboard=False) as log:
+    for step in range(200):
+      log.episodes(step, [_episode("4", phase="eval/x" if step % 2 else None)])
+  found = {}
+  for entry in _page(tmp_path).data["samples"]:
+    found.setdefault(entry["phase"], []).append(entry["step"])
+  assert {k: (v[0], v[-1], len(v)) for k, v in found.items()} == {
+      "train": (0, 198, 16), "eval/x": (1, 199, 16)}
 
 
 def test_a_long_run_makes_a_small_page_that_keeps_its_spikes(tmp_path):

@@ -86,7 +86,7 @@ def test_values_that_json_lacks_do_not_look_different(tmp_path):
   json.loads((tmp_path / "config.json").read_text(), parse_constant=pytest.fail)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"config": 3, "hash": "x"}', '{"config": {}}',
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"config": 3, "hash": "x"}', '{"hash": "x"}',
                                      "\x00"])
 def test_damaged_config_is_one_clear_error(tmp_path, content):
   (tmp_path / "config.json").write_text(content)
@@ -227,6 +227,37 @@ def test_size_cap_keeps_the_first_and_the_latest_steps(tmp_path):
   assert all(found.count(step) == 6 for step in last)
 
 
+def test_a_step_is_never_split_over_files(tmp_path):
+  rng = np.random.default_rng(0)
+  with runlog.RunLog(tmp_path, max_bytes=64 * 4000, tensorboard=False) as log:
+    for step in range(12):
+      for _ in range(3):
+        log.episodes(step, [_episode(0, response=rng.bytes(300).hex())])
+  found = [{r["step"] for r in runlog.read_episodes(f)} for f in runlog.episode_files(tmp_path)]
+  assert sum(map(len, found)) == len(set.union(*found)) == 12
+  assert len(found) > 3 and max(map(len, found)) > 1
+
+
+def test_reading_stops_at_the_last_whole_batch(tmp_path):
+  with runlog.RunLog(tmp_path, tensorboard=False) as log:
+    for step in range(3):
+      log.episodes(step, [_episode(0)])
+  (path,) = runlog.episode_files(tmp_path)
+  data, ends = path.read_bytes(), [end for _, end in runlog.members(path)]
+  assert ends[-1] == len(data)
+  for size in range(len(data)):
+    path.write_bytes(data[:size])
+    assert _steps(tmp_path) == list(range(sum(end <= size for end in ends)))
+
+
+def test_a_file_without_a_whole_batch_is_dropped_on_resume(tmp_path):
+  (tmp_path / "episodes").mkdir()
+  (tmp_path / "episodes/000003.jsonl.gz").write_bytes(gzip.compress(b'{"step": 3}\n')[:-3])
+  with runlog.RunLog(tmp_path, resume_step=5, tensorboard=False) as log:
+    log.episodes(5, [_episode(0)])
+  assert _steps(tmp_path) == [5]
+
+
 def test_small_steps_share_a_file(tmp_path):
   with runlog.RunLog(tmp_path, tensorboard=False) as log:
     for step in range(5):
@@ -255,6 +286,10 @@ def test_result_has_every_field_of_the_contract(tmp_path):
   assert found == {"status": "done", "steps": 1, "seconds": None, "tokens_per_second": None,
                    "config_hash": record["hash"], "more": 1,
                    "eval": {"before": {}, "after": {"x": "nan"}}}
+  with runlog.RunLog(tmp_path, resume_step=1, tensorboard=False) as log:
+    log.result({})
+  found = json.loads((tmp_path / "result.json").read_text())
+  assert found["eval"] == {"before": {}, "after": {}} and found["status"] is None
 
 
 def test_result_of_a_shorter_run_goes_when_the_run_goes_on(tmp_path):

@@ -1,0 +1,100 @@
+"""The transformer: causality, padding, cache, scan = unroll, grouped queries, remat."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rljax.models import policy as policy_lib
+from rljax.models import transformer
+
+CFG = transformer.TransformerConfig(vocab=11, width=16, layers=2, heads=4, kv_heads=2, mlp=24)
+
+
+@pytest.fixture(scope="module")
+def params():
+  return policy_lib.Policy(CFG).init(jax.random.key(0))
+
+
+def hidden(cfg, params, tokens, *args):
+  return transformer.Transformer(cfg).apply({"params": params}, tokens, *args)[0]
+
+
+def tokens_of(B, S, seed=1):
+  return jax.random.randint(jax.random.key(seed), (B, S), 0, CFG.vocab)
+
+
+def test_causal_and_right_padding(params):
+  x = tokens_of(2, 7)
+  y = x.at[:, 5:].set(0)
+  a, b = hidden(CFG, params, x), hidden(CFG, params, y)
+  np.testing.assert_allclose(a[:, :5], b[:, :5], atol=1e-6)
+  assert np.abs(a[:, 5:] - b[:, 5:]).max() > 1e-2
+
+
+@pytest.mark.parametrize("change", [{"scan": False}, {"remat": True}, {"scan": False, "remat": True}])
+def test_scan_unroll_and_remat_agree(params, change):
+  x = tokens_of(2, 6)
+  cfg = dataclasses.replace(CFG, **change)
+  loss = lambda cfg: jax.value_and_grad(lambda p: jnp.sum(hidden(cfg, p, x) ** 2))(params)
+  (a, ga), (b, gb) = loss(CFG), loss(cfg)
+  np.testing.assert_allclose(a, b, rtol=1e-5)
+  jax.tree.map(lambda u, v: np.testing.assert_allclose(u, v, rtol=1e-3, atol=1e-3), ga, gb)
+
+
+@pytest.mark.parametrize("field, value", [
+    ("activation", "relu"), ("activation", "gelu"), ("rope_theta", 100.0), ("norm_eps", 0.1),
+    ("scale_embed", False)])
+def test_every_switch_changes_the_output(params, field, value):
+  x = tokens_of(1, 6)
+  other = hidden(dataclasses.replace(CFG, **{field: value}), params, x)
+  assert np.abs(other - hidden(CFG, params, x)).max() > 1e-4
+
+
+def test_free_head_is_its_own_matrix():
+  cfg = dataclasses.replace(CFG, tied=False)
+  p = policy_lib.Policy(cfg).init(jax.random.key(0))
+  assert p["head"].shape == (11, 16)
+  assert np.abs(transformer.unembed(cfg, p) - p["embed"]).max() > 0
+
+
+def test_grouped_queries_equal_repeated_heads(params):
+  """kv_heads=2 must be what 4 heads with each key/value head copied twice are."""
+  full = dataclasses.replace(CFG, kv_heads=4)
+  wide = jax.tree.map(lambda x: x, params)
+  for name in ("k", "v"):
+    wide["layers"][name] = jnp.repeat(params["layers"][name], 2, axis=2)
+  x = tokens_of(2, 5)
+  np.testing.assert_allclose(hidden(CFG, params, x), hidden(full, wide, x), atol=1e-5)
+
+
+def test_rope_depends_on_distance_only():
+  cos, sin = transformer.rope_table(jnp.arange(9)[None, :], 4, 10000.0)
+  q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 4))
+  dot = lambda i, j: float(jnp.sum(transformer.rotate(q, cos[:, i:i + 1], sin[:, i:i + 1])
+                                   * transformer.rotate(k, cos[:, j:j + 1], sin[:, j:j + 1])))
+  assert dot(3, 1) == pytest.approx(dot(7, 5), abs=1e-5)
+  assert dot(3, 1) != pytest.approx(dot(3, 2), abs=1e-3)
+
+
+def test_prefill_and_decode_equal_the_whole_forward(params):
+  """Rows of different prompt lengths, decoded through the cache, against teacher forcing."""
+  policy = policy_lib.Policy(CFG)
+  x, lengths = tokens_of(3, 9), np.array([2, 4, 5])
+  whole = hidden(CFG, params, x)
+  prompt = np.where(np.arange(5) < lengths[:, None], x[:, :5], 0)
+  h, cache = policy.prefill(params, jnp.asarray(prompt), jnp.asarray(lengths), capacity=9)
+  rows = np.arange(3)
+  for t in range(4):
+    np.testing.assert_allclose(h, whole[rows, lengths + t - 1], atol=2e-5)
+    h, cache = policy.decode(params, x[rows, lengths + t], jnp.asarray(lengths + t), cache)
+
+
+@pytest.mark.parametrize("kwargs, message", [
+    ({"heads": 3, "kv_heads": 2}, "multiple of kv_heads"), ({"head_dim": 3}, "must be even"),
+    ({"activation": "tanh"}, "one of silu")])
+def test_impossible_sizes(kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(CFG, **kwargs)
