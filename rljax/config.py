@@ -23,6 +23,10 @@ from typing import Any, Callable, Mapping
 import ml_collections
 
 
+# The parts of a config whose keys are names that its author chooses; they take new entries.
+NAMED = ("rewards", "reward_weights", "evals", "roles", "updates")
+
+
 class ConfigError(Exception):
   """A mistake of the user's, told in one sentence; the command prints it without a traceback."""
 
@@ -196,11 +200,11 @@ def _set(node, name, value, dotted, where):
     default = node[name] if node.get(name) is not None else keywords.get(name)
   elif name in node:
     default = node[name]
-  elif _open(node) or is_leaf(value):  # a dict of leaves takes new entries: rewards, evals, roles
+  elif dotted.rpartition(".")[0] in NAMED:
     default = None
   else:
     _unknown(node, name, dotted, where)
-  if not (is_leaf(value) or value is None):
+  if not is_leaf(value) and not (value is None and (default is None or is_leaf(default))):
     if isinstance(default, ml_collections.ConfigDict):
       raise ConfigError(f"{where}: {dotted!r} holds keys of its own, it cannot be set to {value!r}")
     _check_type(value, default, f"{where}: {dotted}")
@@ -208,10 +212,6 @@ def _set(node, name, value, dotted, where):
       value = float(value)
   with node.ignore_type():
     node[name] = value
-
-
-def _open(node) -> bool:
-  return len(node) > 0 and all(is_leaf(v) for v in node.values())
 
 
 def _keywords(target) -> dict:

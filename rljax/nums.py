@@ -3,6 +3,8 @@
 Masks are float 0/1 arrays. Everything here is pure and safe under jit and grad.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -27,6 +29,23 @@ def mean_metric(x: Array, mask: Array) -> Mean:
 def log_ratio(logp: Array, other: Array) -> Array:
   """`logp - other`, clamped to +-20 so that its exponential is finite, gradient 0 outside."""
   return jnp.clip(logp - other, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+
+
+@jax.custom_jvp
+def ratio(log_ratio: Array) -> Array:
+  """exp of a log-ratio clamped to +-20, gradient 0 outside.
+
+  The same as `exp(clip(x))`, but the derivative is read off the result: the backward pass of a loss
+  then needs one array less.
+  """
+  return jnp.exp(jnp.clip(log_ratio, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
+
+
+@ratio.defjvp
+def _ratio_jvp(primals, tangents):
+  r = ratio(*primals)
+  top = math.exp(LOG_RATIO_LIMIT) * (1.0 - 1e-6)  # below what a clamped log-ratio rounds to
+  return r, jnp.where((r < top) & (r > 1.0 / top), r, 0.0) * tangents[0]
 
 
 def kl(logp: Array, ref_logp: Array, estimator: str) -> Array:
@@ -121,7 +140,7 @@ def aggregate(loss_BT: Array, mask_BT: Array, how: str, *, constant: float | Non
     raise ValueError(f"unknown aggregation {how!r}; one of {', '.join(AGGREGATIONS)}")
   if (constant is not None) != how.endswith("constant"):
     raise ValueError(f"aggregation {how!r} and constant={constant} do not go together")
-  loss_BT = jnp.where(mask_BT > 0, loss_BT, 0.0) * mask_BT
+  loss_BT = jnp.where(mask_BT > 0, loss_BT, 0.0)
   row_B = jnp.sum(loss_BT, axis=-1)
   tokens_B = jnp.sum(mask_BT, axis=-1)
   rows = jnp.sum(tokens_B > 0).astype(jnp.float32)

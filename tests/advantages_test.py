@@ -25,7 +25,7 @@ ALL = [n for n in cases.public_functions(advantages) if n != "ema_baselines"] + 
 
 
 def batch_of(seed=0, **changes):
-  """Groups of 3, 2 and 1 rows in mixed order, one invalid row, a hole, columns for every function."""
+  """Groups of 3, 2 and 1 rows in mixed order, a hole, and the columns that functions read."""
   _, batch = cases.random_batch(seed)
   r = np.random.default_rng(seed)
   t = np.arange(cases.T)
@@ -510,6 +510,25 @@ def test_needs():
   assert needs(fn("reweight")) == needs(advantages.covariance_stats) == {"old_logp"}
 
 
+def test_defaults():
+  """The numbers of the README's table."""
+  def defaults(name):
+    return tuple(cases.hyperparameters(getattr(advantages, name)).values())
+  assert defaults("group_norm") == (True, 1e-6, 1, ("group_B",), "")
+  assert defaults("leave_one_out") == (("group_B",), "")
+  assert defaults("reinforce") == ("none", "")
+  assert defaults("baseline") == ("baseline_B", "")
+  assert defaults("ema_baselines") == (0.95, 0.0, False)
+  assert defaults("gae") == (0.95, True)
+  assert defaults("whiten") == ((), True, 1e-8, "adv")
+  assert defaults("reinforce_pp") == (False, ("group_B",), 1e-8)
+  assert defaults("segment_norm") == ("", False, True, 1e-6, 1)
+  assert defaults("kl_reward") == (0.001, "k1")
+  assert defaults("three_sigma") == (3.0, 10.0)
+  assert defaults("group_accuracy") == (0.5, ("group_B",), "")
+  assert defaults("covariance_stats") == (1.0, 5.0, 2e-4)
+
+
 def test_errors():
   batch = batch_of(19)
   for name, h in (("reinforce", {"baseline": "median"}), ("whiten", {"target": "value"}),
@@ -525,8 +544,9 @@ def test_under_jit_in_32_bits_and_at_a_length_that_is_no_power_of_two():
     _, batch = cases.random_batch(20, rows=4, length=37)
     steps = (advantages.kl_reward, advantages.gae)
     out = jax.jit(fn("chain", steps=steps))(batch)
-    A, _ = gae_loops(advantages.kl_reward(batch), 0.95)
   on = batch.mask_BT > 0
+  penalty = np.where(on, 0.001 * (batch.old_logp_BT - batch.ref_logp_BT), 0.0)
+  A, _ = gae_loops(batch.replace(reward_BT=batch.reward_BT - penalty), 0.95)
   assert out.adv_BT.dtype == np.float32
   x = A[on]
   np.testing.assert_allclose(np.asarray(out.adv_BT)[on], (x - x.mean()) / x.std(ddof=1),

@@ -115,9 +115,12 @@ def test_int_override_of_a_float_becomes_a_float(path):
   assert config_lib.load(path, {"sampling.temperature": 2}).sampling.temperature == 2.0
 
 
-def test_dicts_of_leaves_take_new_entries(path):
-  c = config_lib.load(path, {"evals.other": fn("rljax.data.tasks:addition", digits=1)})
-  assert set(c.evals) == {"test", "other"}
+def test_dicts_of_names_take_new_entries(path):
+  c = config_lib.load(path, {"evals.other": fn("rljax.data.tasks:addition", digits=1),
+                             "reward_weights.correct": 0.5})
+  assert set(c.evals) == {"test", "other"} and c.reward_weights.correct == 0.5
+  with pytest.raises(ConfigError, match="unknown key 'limits.other'"):
+    config_lib.load(path, {"limits.other": fn("rljax.data.tasks:addition")})
 
 
 @pytest.mark.parametrize("spec, message", [

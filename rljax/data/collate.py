@@ -5,6 +5,7 @@ from typing import Sequence
 
 import numpy as np
 
+from rljax import config as config_lib
 from rljax import types
 
 
@@ -31,7 +32,8 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
     score: which score is the terminal reward; a missing one counts as 0.
 
   Raises:
-    ValueError: more episodes than rows, or an episode that does not fit.
+    ValueError: more episodes than rows, or one that starts with an action.
+    ConfigError: an episode that does not fit.
   """
   B, S, T = shapes.B, shapes.S, shapes.T
   if len(episodes) > B:
@@ -46,8 +48,9 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
     n, t = 0, 0
     tokens = np.concatenate([turn.tokens for turn in e.turns])
     if len(tokens) - 1 > S or e.num_actions > T:
-      raise ValueError(f"task {e.task.id}: {len(tokens)} tokens with {e.num_actions} actions do not "
-                       f"fit S={S}, T={T}")
+      raise config_lib.ConfigError(
+          f"task {e.task.id}: {len(tokens)} tokens with {e.num_actions} of them the policy's do not "
+          f"fit limits.prompt + limits.response = {S + 1} and limits.response = {T}")
     tokens_BS[b, :len(tokens) - 1] = tokens[:-1]
     for turn in e.turns:
       k = len(turn.tokens)

@@ -32,7 +32,8 @@ class Policy:
     return transformer.Transformer(self.cfg)
 
   def init(self, key: Array) -> PyTree:
-    return self.module.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
+    """Random parameters."""
+    return jax.jit(self.module.init)(key, jnp.zeros((1, 2), jnp.int32))["params"]
 
   def head(self, params: PyTree) -> Array:
     return transformer.unembed(self.cfg, params)

@@ -27,6 +27,7 @@ class TransformerConfig:
     tied: the head is the embedding.
     scale_embed: multiply embedded tokens by sqrt(width). Embedding rows start with norm 1, so that a
       tied head starts near uniform; the residual stream wants rms 1.
+    qkv_bias: q, k and v have biases (Qwen2).
     scan: True scans over the layers (compile time does not grow with depth); False unrolls them
       (about twice as fast on a CPU at small width). Same parameters either way.
     remat: recompute each layer in the backward pass.
@@ -45,6 +46,7 @@ class TransformerConfig:
   norm_eps: float = 1e-6
   tied: bool = True
   scale_embed: bool = True
+  qkv_bias: bool = False
   scan: bool = True
   remat: bool = False
   dtype: str = "float32"
@@ -119,12 +121,20 @@ class Block(nn.Module):
     contract = tuple(range(x.ndim - axes, x.ndim))
     return jax.lax.dot_general(x, kernel, ((contract, tuple(range(axes))), ((), ())))
 
+  def heads(self, name, x, count):
+    """x projected to `count` heads [B, S, count, head_dim]."""
+    y = self.dense(name, x, (self.cfg.width, count, self.cfg.head_dim), 1)
+    if self.cfg.qkv_bias:
+      bias = self.param(f"{name}_bias", nn.initializers.zeros, (count, self.cfg.head_dim),
+                        self.cfg.param_dtype)
+      y = y + bias.astype(y.dtype)[None, None]
+    return y
+
   def attention(self, x, rope, cache, write_at, mask):
     """Returns the attended values and the keys and values seen, as a Cache without its layer axis."""
     cfg = self.cfg
-    q = self.dense("q", x, (cfg.width, cfg.heads, cfg.head_dim), 1)
-    k = self.dense("k", x, (cfg.width, cfg.kv_heads, cfg.head_dim), 1)
-    v = self.dense("v", x, (cfg.width, cfg.kv_heads, cfg.head_dim), 1)
+    q, k, v = (self.heads("q", x, cfg.heads), self.heads("k", x, cfg.kv_heads),
+               self.heads("v", x, cfg.kv_heads))
     q, k = rotate(q, *rope), rotate(k, *rope)
     if cache is not None:
       put = jax.vmap(lambda c, new, i: jax.lax.dynamic_update_slice(c, new, (i, 0, 0)))

@@ -15,6 +15,7 @@ ValueError for an unknown name or a term whose array is None. Arrays are [B, T].
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -24,18 +25,16 @@ from rljax.objectives import pg_terms, value
 from rljax.types import Batch, Loss, TokenStats
 
 
-def _needs(*, kl_coef, entropy_coef, **_):
-  return ({"ref_logp"} if kl_coef else set()) | ({"entropy_grad"} if entropy_coef else set())
-
-
-def _needs_ratio(**hyperparameters):
-  return _needs(**hyperparameters) | {"old_logp"}
+def _needs(*, kl_coef, entropy_coef, ratio=True, value_coef=0.0, **_):
+  wanted = {"old_logp": ratio, "ref_logp": kl_coef, "entropy_grad": entropy_coef,
+            "value": value_coef}
+  return {"adv"} | {name for name, use in wanted.items() if use}
 
 
 # --- without a clip -------------------------------------------------------------------------------
 
 
-@types.needs(lambda *, ratio, **h: _needs_ratio(**h) if ratio else _needs(**h))
+@types.needs(_needs)
 def reinforce(stats: TokenStats, batch: Batch, *, ratio: bool = False, correction=None,
               kl_coef: float = 0.0, kl_estimator: str = "k3", entropy_coef: float = 0.0,
               aggregation: str = "token-mean", constant: float | None = None) -> Loss:
@@ -51,7 +50,7 @@ def reinforce(stats: TokenStats, batch: Batch, *, ratio: bool = False, correctio
       entropy_coef=entropy_coef, aggregation=aggregation, constant=constant)
 
 
-@types.needs(lambda *, ratio, **h: _needs_ratio(**h) if ratio else _needs(**h))
+@types.needs(_needs)
 def rloo(stats: TokenStats, batch: Batch, *, ratio: bool = False, correction=None,
          kl_coef: float = 0.0, kl_estimator: str = "k3", entropy_coef: float = 0.0,
          aggregation: str = "seq-mean-token-sum", constant: float | None = None) -> Loss:
@@ -65,7 +64,7 @@ def rloo(stats: TokenStats, batch: Batch, *, ratio: bool = False, correction=Non
       entropy_coef=entropy_coef, aggregation=aggregation, constant=constant)
 
 
-@types.needs(_needs_ratio)
+@types.needs(_needs)
 def cispo(stats: TokenStats, batch: Batch, *, cap: float = 5.0, floor: float | None = None,
           correction=None, kl_coef: float = 0.0, kl_estimator: str = "k3",
           entropy_coef: float = 0.0, aggregation: str = "token-mean",
@@ -89,7 +88,7 @@ def cispo(stats: TokenStats, batch: Batch, *, cap: float = 5.0, floor: float | N
 # --- the clipped ratio ----------------------------------------------------------------------------
 
 
-@types.needs(_needs_ratio)
+@types.needs(_needs)
 def grpo(stats: TokenStats, batch: Batch, *, clip_low: float = 0.2, clip_high: float = 0.2,
          dual_clip: float | None = None, correction=None, kl_coef: float = 0.0,
          kl_estimator: str = "k3", entropy_coef: float = 0.0,
@@ -111,7 +110,7 @@ def grpo(stats: TokenStats, batch: Batch, *, clip_low: float = 0.2, clip_high: f
       constant=constant)
 
 
-@types.needs(lambda *, value_coef, **h: _needs_ratio(**h) | ({"value"} if value_coef else set()))
+@types.needs(_needs)
 def ppo(stats: TokenStats, batch: Batch, *, clip_low: float = 0.2, clip_high: float = 0.2,
         dual_clip: float | None = None, value_coef: float = 0.0, value_clip: float | None = 0.2,
         correction=None, kl_coef: float = 0.0, kl_estimator: str = "k3",
@@ -133,7 +132,7 @@ def ppo(stats: TokenStats, batch: Batch, *, clip_low: float = 0.2, clip_high: fl
   return Loss(loss.total + critic.total, loss.weight, {**loss.metrics, **critic.metrics})
 
 
-@types.needs(_needs_ratio)
+@types.needs(_needs)
 def reinforce_pp(stats: TokenStats, batch: Batch, *, clip_low: float = 0.2, clip_high: float = 0.2,
                  dual_clip: float | None = None, correction=None, kl_coef: float = 0.0,
                  kl_estimator: str = "k2", entropy_coef: float = 0.0,
@@ -149,7 +148,7 @@ def reinforce_pp(stats: TokenStats, batch: Batch, *, clip_low: float = 0.2, clip
       aggregation=aggregation, constant=constant)
 
 
-@types.needs(_needs_ratio)
+@types.needs(_needs)
 def dr_grpo(stats: TokenStats, batch: Batch, *, constant: float, clip_low: float = 0.2,
             clip_high: float = 0.2, dual_clip: float | None = None, correction=None,
             kl_coef: float = 0.0, kl_estimator: str = "k3", entropy_coef: float = 0.0,
@@ -165,7 +164,7 @@ def dr_grpo(stats: TokenStats, batch: Batch, *, constant: float, clip_low: float
       aggregation=aggregation, constant=constant)
 
 
-@types.needs(_needs_ratio)
+@types.needs(_needs)
 def dapo(stats: TokenStats, batch: Batch, *, clip_low: float = 0.2, clip_high: float = 0.28,
          dual_clip: float | None = None, correction=None, kl_coef: float = 0.0,
          kl_estimator: str = "k3", entropy_coef: float = 0.0, aggregation: str = "token-mean",
@@ -181,7 +180,7 @@ def dapo(stats: TokenStats, batch: Batch, *, clip_low: float = 0.2, clip_high: f
       aggregation=aggregation, constant=constant)
 
 
-@types.needs(_needs_ratio)
+@types.needs(_needs)
 def gspo(stats: TokenStats, batch: Batch, *, level: str = "sequence", clip_low: float = 3e-4,
          clip_high: float = 4e-4, dual_clip: float | None = None, correction=None,
          kl_coef: float = 0.0, kl_estimator: str = "k3", entropy_coef: float = 0.0,
@@ -210,7 +209,7 @@ def gspo(stats: TokenStats, batch: Batch, *, level: str = "sequence", clip_low: 
       constant=constant)
 
 
-@types.needs(_needs_ratio)
+@types.needs(_needs)
 def stable_reinforce(stats: TokenStats, batch: Batch, *, ratio_limit: float = 1e3,
                      clip_low: float = 0.2, clip_high: float = 0.2, correction=None,
                      kl_coef: float = 0.0, kl_estimator: str = "k3", entropy_coef: float = 0.0,
@@ -222,8 +221,8 @@ def stable_reinforce(stats: TokenStats, batch: Batch, *, ratio_limit: float = 1e
   `advantages.three_sigma`. For A < 0 the loss is at most -ratio_limit A, gradient 0 beyond.
   """
   v = pg_terms.view(stats, batch)
-  limit = jnp.log(ratio_limit)
-  ratio_BT = jnp.exp(jnp.clip(v.log_ratio_BT, -limit, limit))
+  limit = math.log(ratio_limit)
+  ratio_BT = nums.ratio(jnp.clip(v.log_ratio_BT, -limit, limit))
   loss_BT = pg_terms.clipped(ratio_BT, v.adv_BT, clip_low=clip_low, clip_high=clip_high)
   metrics = pg_terms.clip_metrics(ratio_BT, v, clip_low=clip_low, clip_high=clip_high)
   return pg_terms.finish(
@@ -232,7 +231,7 @@ def stable_reinforce(stats: TokenStats, batch: Batch, *, ratio_limit: float = 1e
       constant=constant)
 
 
-@types.needs(_needs_ratio)
+@types.needs(_needs)
 def clip_cov(stats: TokenStats, batch: Batch, *, cov_low: float = 1.0, cov_high: float = 5.0,
              cov_fraction: float = 2e-4, clip_low: float = 0.2, clip_high: float = 0.2,
              dual_clip: float | None = None, correction=None, kl_coef: float = 0.0,
@@ -269,7 +268,7 @@ def clip_cov(stats: TokenStats, batch: Batch, *, cov_low: float = 1.0, cov_high:
 # --- likelihood of both sides ---------------------------------------------------------------------
 
 
-@types.needs(_needs_ratio)
+@types.needs(lambda **h: _needs(**h) - {"adv"})
 def nft(stats: TokenStats, batch: Batch, *, negative_weight: float = 1.0,
         prompt_weight: str = "hard", floor: float = 1.0, accuracy_clip: float = 0.02,
         log_ratio_max: float = 10.0, correction=None, kl_coef: float = 0.0,
@@ -300,7 +299,7 @@ def nft(stats: TokenStats, batch: Batch, *, negative_weight: float = 1.0,
              "grpo": jnp.sqrt((1.0 - q_B1) / q_B1)}
   if prompt_weight not in weights:
     raise ValueError(f"unknown prompt_weight {prompt_weight!r}; one of {', '.join(weights)}")
-  log_ratio_BT = jnp.minimum(v.log_ratio_BT, log_ratio_max)
+  log_ratio_BT = jnp.clip(v.log_ratio_BT, -nums.LOG_RATIO_LIMIT, log_ratio_max)
   negative_BT = (1.0 - q_B1 * jnp.exp(log_ratio_BT)) / (1.0 - q_B1)
   loss_BT = -weights[prompt_weight] * jnp.where(
       right_B1, log_ratio_BT, negative_weight * pg_terms.log_smax(negative_BT, floor))

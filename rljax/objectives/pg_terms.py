@@ -24,7 +24,7 @@ class View:
     behav_BT: the sampler's.
     adv_BT: advantages, stop-gradient.
     mask_BT: float 0/1.
-    log_ratio_BT: logp - old, clamped to +-20.
+    log_ratio_BT: logp - old, not clamped; `ratio_BT` is.
   """
 
   logp_BT: Array
@@ -36,7 +36,7 @@ class View:
 
   @property
   def ratio_BT(self) -> Array:
-    return jnp.exp(self.log_ratio_BT)
+    return nums.ratio(self.log_ratio_BT)
 
 
 def view(stats: TokenStats, batch: Batch) -> View:
@@ -49,43 +49,46 @@ def view(stats: TokenStats, batch: Batch) -> View:
   chex.assert_equal_shape([stats.logp_BT, batch.adv_BT, batch.mask_BT, batch.behav_logp_BT])
   mask_BT = batch.mask_BT * batch.valid_B[:, None]
 
-  def clean(x_BT):
-    return jnp.where(mask_BT > 0, x_BT, 0.0)  # before any arithmetic: 0 * NaN is NaN in a gradient
-  logp_BT = clean(stats.logp_BT)
-  old_BT = logp_BT if batch.old_logp_BT is None else clean(batch.old_logp_BT)
-  old_BT = jax.lax.stop_gradient(old_BT)
-  return View(
-      logp_BT, old_BT, clean(batch.behav_logp_BT), jax.lax.stop_gradient(clean(batch.adv_BT)),
-      mask_BT, nums.log_ratio(logp_BT, old_BT))
+  def clean(x_BT):  # before anything nonlinear: 0 * NaN is NaN in a gradient
+    return jnp.where(mask_BT > 0, x_BT, 0.0)
+  logp_BT = stats.logp_BT
+  old_BT = logp_BT if batch.old_logp_BT is None else batch.old_logp_BT
+  old_BT, adv_BT = jax.lax.stop_gradient((old_BT, batch.adv_BT))
+  return View(clean(logp_BT), clean(old_BT), clean(batch.behav_logp_BT), clean(adv_BT), mask_BT,
+              clean(logp_BT - old_BT))
+
+
+def clip_masks(ratio_BT: Array, adv_BT: Array, *, clip_low: float,
+               clip_high: float) -> tuple[Array, Array]:
+  """bool [B, T] twice: where the lower (A < 0) and the upper (A > 0) clip remove the gradient."""
+  return (ratio_BT < 1.0 - clip_low) & (adv_BT < 0), (ratio_BT > 1.0 + clip_high) & (adv_BT > 0)
 
 
 def clipped(ratio_BT: Array, adv_BT: Array, *, clip_low: float, clip_high: float,
             dual_clip: float | None = None) -> Array:
-  """max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)), for A < 0 at most -dual_clip A."""
-  loss_BT = jnp.maximum(
-      -adv_BT * ratio_BT, -adv_BT * jnp.clip(ratio_BT, 1.0 - clip_low, 1.0 + clip_high))
+  """max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)), for A < 0 at most -dual_clip A.
+
+  Written as -A times the ratio that wins: at least 1 - clip_low for A < 0, at most 1 + clip_high
+  for A > 0.
+  """
+  low_BT, high_BT = clip_masks(ratio_BT, adv_BT, clip_low=clip_low, clip_high=clip_high)
+  ratio_BT = jnp.where(high_BT, 1.0 + clip_high, jnp.where(low_BT, 1.0 - clip_low, ratio_BT))
   if dual_clip is not None:
-    loss_BT = jnp.where(adv_BT < 0, jnp.minimum(loss_BT, -dual_clip * adv_BT), loss_BT)
-  return loss_BT
+    ratio_BT = jnp.where((adv_BT < 0) & (ratio_BT > dual_clip), dual_clip, ratio_BT)
+  return -adv_BT * ratio_BT
 
 
 def sequence_log_ratio(v: View) -> Array:
   """float [B, 1]: mean_t (logp - old) over the row's tokens; 0 for an empty row."""
   tokens_B1 = jnp.sum(v.mask_BT, axis=-1, keepdims=True)
-  return jnp.sum(v.log_ratio_BT * v.mask_BT, axis=-1, keepdims=True) / jnp.maximum(tokens_B1, 1.0)
+  log_ratio_BT = jnp.clip(v.log_ratio_BT, -nums.LOG_RATIO_LIMIT, nums.LOG_RATIO_LIMIT)
+  return jnp.sum(log_ratio_BT * v.mask_BT, axis=-1, keepdims=True) / jnp.maximum(tokens_B1, 1.0)
 
 
 def log_smax(x_BT: Array, floor: float) -> Array:
   """log(max(x, floor)) with the gradient of x / max(x, floor): a clamp that lets gradients pass."""
   top_BT = jax.lax.stop_gradient(jnp.maximum(x_BT, floor))
   return jnp.log(top_BT) + (x_BT - jax.lax.stop_gradient(x_BT)) / top_BT
-
-
-def clip_masks(ratio_BT: Array, adv_BT: Array, *, clip_low: float,
-               clip_high: float) -> tuple[Array, Array]:
-  """bool [B, T] twice: where the lower (A < 0) and the upper (A > 0) clip remove the gradient."""
-  ratio_BT = jax.lax.stop_gradient(ratio_BT)
-  return (ratio_BT < 1.0 - clip_low) & (adv_BT < 0), (ratio_BT > 1.0 + clip_high) & (adv_BT > 0)
 
 
 def clip_metrics(ratio_BT: Array, v: View, *, clip_low: float, clip_high: float) -> dict:

@@ -2,6 +2,7 @@
 
 from typing import Mapping, Sequence
 
+from rljax import config as config_lib
 from rljax import types
 from rljax.rollouts import single_turn
 
@@ -11,14 +12,14 @@ def demonstrations(samplers: Mapping, tasks: Sequence[types.Task], key, *, role:
   """One episode per task whose response is `task.demo`, end token included. Nothing is sampled.
 
   Raises:
-    ValueError: a task without a demonstration.
+    ConfigError: a task without a demonstration.
   """
   del key, env
   tokenizer = samplers[role].tokenizer
   episodes = []
   for i, task in enumerate(tasks):
     if not task.demo:
-      raise ValueError(f"task {task.id} has no demonstration to train on")
+      raise config_lib.ConfigError(f"task {task.id} has no demonstration to train on")
     turns = (types.Turn("user", tokenizer.render(task.prompt), text=single_turn.text_of(task.prompt)),
              types.Turn("assistant", tokenizer.response(task.demo), text=task.demo))
     episodes.append(types.Episode(task, turns, group=i))

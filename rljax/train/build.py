@@ -72,11 +72,12 @@ def build(config, *, devices=None) -> Run:
   """
   mesh = sharding.mesh(devices)
   leaf = functools.partial(_leaf, config)
-  tokenizer = leaf("tokenizer")()
-  tasks = leaf("tasks")()
+  made = functools.partial(_made, config)
+  tokenizer = made("tokenizer")
+  tasks = made("tasks")
   if not len(tasks):
     raise ConfigError("config.tasks: the task set is empty")
-  evals = {name: leaf(f"evals.{name}")() for name in config.evals}
+  evals = {name: made(f"evals.{name}") for name in config.evals}
   rewards = {name: leaf(f"rewards.{name}") for name in config.rewards}
   for name in config.reward_weights:
     if name not in rewards:
@@ -85,12 +86,12 @@ def build(config, *, devices=None) -> Run:
   if config.limits.on_long_prompt not in ("error", "skip"):
     raise ConfigError(f"config.limits.on_long_prompt: 'error' or 'skip', "
                       f"found {config.limits.on_long_prompt!r}")
-  policies = _policies(config, tokenizer, leaf)
+  policies = _policies(config, tokenizer)
   optimizers, objectives = {}, {}
   for name, spec in config.updates.items():
     if spec.role not in config.roles:
       raise ConfigError(f"config.updates.{name}.role: there is no role {spec.role!r}")
-    optimizers[_owner(config, spec.role)] = leaf(f"updates.{name}.optimizer")()
+    optimizers[_owner(config, spec.role)] = made(f"updates.{name}.optimizer")
     objectives[name] = leaf(f"updates.{name}.objective")
   roles = roles_lib.Roles(_roles(config, policies, optimizers, tokenizer, mesh, leaf), optimizers,
                           mesh, config.seed)
@@ -107,7 +108,7 @@ def build(config, *, devices=None) -> Run:
       group_size=config.eval.samples, settings=eval_settings)
   return Run(
       config=config, mesh=mesh, tokenizer=tokenizer, tasks=tasks, evals=evals,
-      curriculum=leaf("curriculum")(), rollout=leaf("rollout"), eval_rollout=eval_rollout,
+      curriculum=made("curriculum"), rollout=leaf("rollout"), eval_rollout=eval_rollout,
       rewards=rewards, reward_weights=dict(config.reward_weights),
       eval_verifier=leaf("eval.verifier"), select=leaf("select") if config.select else None,
       roles=roles, samplers=samplers, scorer=scorer, updates=updates)
@@ -122,15 +123,20 @@ def _leaf(config, dotted):
   return config_lib.bind(node, where=f"config.{dotted}")
 
 
-def _policies(config, tokenizer, leaf):
+def _made(config, dotted, *args):
+  """What the leaf's function returns; its ValueError names the key."""
+  try:
+    return _leaf(config, dotted)(*args)
+  except ValueError as e:
+    raise ConfigError(f"config.{dotted}: {e}") from None
+
+
+def _policies(config, tokenizer):
   """Role name -> policy at the sampling temperature."""
   out = {}
   for name, spec in config.roles.items():
     source = name if spec.model is not None else "policy"
-    try:
-      policy = leaf(f"roles.{source}.model")(tokenizer.vocab_size)
-    except ValueError as e:
-      raise ConfigError(f"config.roles.{source}.model: {e}") from None
+    policy = _made(config, f"roles.{source}.model", tokenizer.vocab_size)
     out[name] = dataclasses.replace(policy, temperature=float(config.sampling.temperature))
   return out
 

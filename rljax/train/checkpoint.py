@@ -51,7 +51,10 @@ class Checkpoints:
     steps = self.steps()[::-1]
     for i, step in enumerate(steps):
       try:
-        return step, *self._read(step, like)
+        found = self._read(step, like)
+        for damaged in steps[:i]:
+          self._manager.delete(damaged)  # the run will write these steps again
+        return step, *found
       except Exception as e:  # whatever a damaged file makes the reader raise
         reason = str(e).split("\n")[0][:200] or type(e).__name__
         log.warning("checkpoint %d in %s cannot be read (%s); trying the one before", step,
@@ -59,7 +62,6 @@ class Checkpoints:
         if i == len(steps) - 1:
           raise config_lib.ConfigError(
               f"no checkpoint in {self.folder} can be read; the last error: {reason}") from None
-        self._manager.delete(step)  # the run will write this step again
     return None
 
   def _read(self, step, like):

@@ -1,5 +1,7 @@
 """The one loop: tasks -> rollout -> rewards -> select -> updates, with checkpoints and a run folder."""
 
+import dataclasses
+import functools
 import json
 import os
 import time
@@ -77,7 +79,7 @@ class Loop:
         self.log.metrics(step, scalars)
         step += 1
         self.progress.update(step, scalars)
-      self._save(step, force=True)
+      self._save(step)
       self._finish(step, scalars)
     finally:
       self.progress.close()
@@ -163,20 +165,22 @@ class Loop:
                                  discount=update.discount)
     batch = sharding.put_rows(host_batch, self.r.mesh)
     ref = roles.params(update.ref) if update.ref else None
-    total: dict[str, types.Metric] | None = None
+    collected = []
     orders = [sharding.put_replicated(
         rng.host(self.config.seed, "minibatch", step, name, e).permutation(update.shapes.B)
         .astype(np.int32), self.r.mesh) for e in range(update.epochs)] if update.slice else [None]
     parts = [sharding.put_replicated(np.int32(i), self.r.mesh) for i in range(update.minibatches)]
-    with jax.transfer_guard("disallow"):
+    # Nothing may cross to or from the host inside an update (op by op, without jit, constants do).
+    with jax.transfer_guard("allow" if jax.config.jax_disable_jit else "disallow"):
       batch = update.prepare(roles.params(update.role), ref, batch)
       for order in orders:
         for part in parts:
           piece = update.slice(batch, order, part) if update.slice else batch
           roles.states[owner], metrics = update.step(roles.states[owner], piece)
-          total = metrics if total is None else types.merge_metrics(total, metrics)
+          collected.append(metrics)
       roles.follow(update.role)
-    return {k: float(m.compute()) for k, m in jax.device_get(total).items()}
+    total = functools.reduce(types.merge_metrics, jax.device_get(collected))
+    return {k: float(m.compute()) for k, m in total.items()}
 
   def _evaluate_all(self, step) -> dict[str, float]:
     out = {}
@@ -207,7 +211,7 @@ class Loop:
     scalars = {**pass_at_k.summary(graded),
                "length": float(np.mean([e.num_actions for e in episodes])),
                "truncated": float(np.mean([e.status == types.LENGTH for e in episodes]))}
-    marked = [_with_info(e, {"phase": f"eval/{name}"}) for e in episodes]
+    marked = [dataclasses.replace(e, info={**e.info, "phase": f"eval/{name}"}) for e in episodes]
     self.log.episodes(step, marked)
     return {f"eval/{name}/{k}": v for k, v in scalars.items()}
 
@@ -222,8 +226,7 @@ class Loop:
     self.host = {k: host[k] for k in self.host}
     return step
 
-  def _save(self, step, force=False):
-    del force
+  def _save(self, step):
     self.host["seconds"] = time.monotonic() - self.began
     self.checkpoints.save(step, self.r.roles.states, self.host)
 
@@ -277,11 +280,6 @@ def _nest(flat, sets):
   names = list(sets)
   out = {n: {k[len(n) + 1:]: v for k, v in flat.items() if k.startswith(n + "/")} for n in names}
   return out[names[0]] if len(names) == 1 else out
-
-
-def _with_info(episode, info):
-  import dataclasses
-  return dataclasses.replace(episode, info={**episode.info, **info})
 
 
 def _episode_scalars(episodes) -> dict[str, float]:

@@ -45,7 +45,8 @@ class Roles:
         if other not in specs:
           raise config_lib.ConfigError(f"roles.{name} refers to {other!r}, which is not a role")
     self._ema = jax.jit(lambda a, b, decay: jax.tree.map(
-        lambda x, y: (decay * x + (1 - decay) * y).astype(x.dtype), a, b), donate_argnums=0)
+        lambda x, y: (decay * x + (1 - decay) * y).astype(x.dtype), a, b),
+        donate_argnums=0, static_argnums=2)
 
   def owner(self, name: str) -> str:
     while self.specs[name].shares:
@@ -98,8 +99,7 @@ class Roles:
     """Moves every role that follows the updated one."""
     for name, spec in self.specs.items():
       if spec.follow and self.owner(spec.follow) == self.owner(updated):
-        self.states[name] = self._ema(self.states[name], self.params(spec.follow),
-                                      jnp.float32(spec.decay))
+        self.states[name] = self._ema(self.states[name], self.params(spec.follow), spec.decay)
 
 
 @dataclasses.dataclass(frozen=True)

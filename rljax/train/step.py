@@ -63,7 +63,7 @@ def make(logp_fn: Callable, objective: Callable, optimizer: optim.Optimizer, *,
     total, weight, metrics, grads = gradients(state.params, batch)
     scale = 1.0 / jnp.where(weight > 0, weight, 1.0)
     loss = total * scale
-    norm = optax.global_norm(grads) * scale
+    norm = optax.tree.norm(grads) * scale
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
     if optimizer.max_norm:
       scale = scale * jnp.minimum(1.0, optimizer.max_norm / jnp.maximum(norm, 1e-30))

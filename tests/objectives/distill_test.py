@@ -81,14 +81,18 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("check", pc.CHECKS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_contract(case, check):
-  check(case)
+@pc.contract(CASES)
+def test_contract(group, check):
+  check(group)
 
 
 def test_true_sizes():
   pc.true_sizes(CASES[2])
+
+
+def log(x):
+  with np.errstate(divide="ignore"):
+    return np.log(x)
 
 
 def tiny(student, teacher):
@@ -101,95 +105,106 @@ def tiny(student, teacher):
   full = lambda x: np.pad(np.float32(x), (0, pc.K - k)) * np.ones(  # noqa: E731
       (pc.B, pc.T, 1), np.float32)
   batch = batch.replace(mask_BT=mask, extras={"ids_BTK": ids.astype(np.int32),
-                                              "teacher_logp_BTK": np.log(full(teacher))})
-  return stats.replace(extras={"logp_BTK": np.log(full(student))}), batch
+                                              "teacher_logp_BTK": log(full(teacher))})
+  return stats.replace(extras={"logp_BTK": log(full(student))}), batch
+
+
+LOSSES = (distill.forward_kl, distill.reverse_kl, distill.jsd)
+
+
+def results(data):
+  """{(loss, tail): (gradient, loss)}."""
+  def of(fn, tail):
+    def total(s, b):
+      loss = fn(s, b, tail=tail)
+      return loss.total, loss
+    return jax.grad(total, has_aux=True)
+  return pc.run(lambda s, b: {f"{fn.__name__} {tail}": of(fn, tail)(s, b)
+                              for fn in LOSSES for tail in distill.TAILS}, *data)
 
 
 def test_by_hand():
-  data = tiny([0.5, 0.5], [0.75, 0.25])
-  forward = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-  reverse = 0.5 * math.log(2 / 3) + 0.5 * math.log(2)
+  found = results(tiny([0.5, 0.5], [0.75, 0.25]))
   m = [0.625, 0.375]
-  both = 0.5 * kl([0.75, 0.25], m) + 0.5 * kl([0.5, 0.5], m)
-  for tail in distill.TAILS:
-    close = lambda fn, want, t=tail: pytest.approx(want, abs=1e-5) == pc.mean(  # noqa: E731
-        fn(*data, tail=t))
-    assert close(distill.forward_kl, forward)
-    assert close(distill.reverse_kl, reverse)
-    assert close(distill.jsd, both)
+  want = {"forward_kl": 0.75 * math.log(1.5) + 0.25 * math.log(0.5),
+          "reverse_kl": 0.5 * math.log(2 / 3) + 0.5 * math.log(2),
+          "jsd": 0.5 * kl([0.75, 0.25], m) + 0.5 * kl([0.5, 0.5], m)}
+  for name, (_, loss) in found.items():
+    assert pc.mean(loss) == pytest.approx(want[name.split()[0]], abs=1e-5), name
 
 
 def test_bucket_and_renormalise_by_hand():
-  data = tiny([0.2, 0.3], [0.5, 0.25])
-  assert pc.mean(distill.forward_kl(*data)) == pytest.approx(
+  found = results(tiny([0.2, 0.3], [0.5, 0.25]))
+  assert pc.mean(found["forward_kl bucket"][1]) == pytest.approx(
       kl([0.5, 0.25, 0.25], [0.2, 0.3, 0.5]), rel=1e-5)
-  assert pc.mean(distill.forward_kl(*data, tail="renormalise")) == pytest.approx(
+  assert pc.mean(found["forward_kl renormalise"][1]) == pytest.approx(
       kl([2 / 3, 1 / 3], [0.4, 0.6]), rel=1e-5)
 
 
 def test_disjoint_and_equal_distributions():
-  apart = tiny([0.0, 1.0], [1.0, 0.0])  # log 0 = -inf in both
-  for fn in (distill.forward_kl, distill.reverse_kl, distill.jsd):
-    for tail in distill.TAILS:
-      g, loss = jax.grad(lambda s, f=fn, t=tail: (lambda l: (l.total, l))(
-          f(s, apart[1], tail=t)), has_aux=True)(apart[0])
-      assert np.isfinite(loss.total)
-      assert np.isfinite(np.nan_to_num(g.extras["logp_BTK"][0, 0, :2], nan=np.inf)).all()
-      same = tiny([0.3, 0.7], [0.3, 0.7])
-      assert pc.mean(fn(*same, tail=tail)) == pytest.approx(0, abs=1e-6)
-  assert pc.mean(distill.jsd(*apart)) == pytest.approx(math.log(2), rel=1e-4)  # its maximum
+  found = results(tiny([0.0, 1.0], [1.0, 0.0]))  # log 0 = -inf in both
+  for name, (g, loss) in found.items():
+    assert np.isfinite(loss.total), name
+    assert np.isfinite(g.extras["logp_BTK"][0, 0, :2]).all(), name
+  assert pc.mean(found["jsd bucket"][1]) == pytest.approx(math.log(2), rel=1e-4)  # its maximum
+  assert pc.mean(found["forward_kl bucket"][1]) == pytest.approx(1e4, rel=1e-2)  # not inf
+  for name, (_, loss) in results(tiny([0.3, 0.7], [0.3, 0.7])).items():
+    assert pc.mean(loss) == pytest.approx(0, abs=1e-6), name
 
 
 @pc.x64
-def test_jsd_meets_the_two_divergences():
+def test_divergences_meet():
   stats, batch = pc.make(31)
-  for beta, fn, scale in [(1e-6, distill.forward_kl, 1e-6), (1 - 1e-6, distill.reverse_kl, 1e-6)]:
-    np.testing.assert_allclose(pc.mean(distill.jsd(stats, batch, beta=beta)) / scale,
-                               pc.mean(fn(stats, batch)), rtol=1e-3)
   swapped = stats.replace(extras={**stats.extras, "logp_BTK": batch.extras["teacher_logp_BTK"]})
   other = batch.replace(extras={**batch.extras, "teacher_logp_BTK": stats.extras["logp_BTK"]})
-  np.testing.assert_allclose(distill.forward_kl(stats, batch).total,
-                             distill.reverse_kl(swapped, other).total, rtol=1e-9)
-  np.testing.assert_allclose(distill.jsd(stats, batch, beta=0.3).total,
-                             distill.jsd(swapped, other, beta=0.7).total, rtol=1e-9)
-
-
-@pc.x64
-def test_sampled_forward_has_the_gradient_of_sft():
-  stats, batch = pc.make(32)
-  stats = stats.replace(logp_BT=np.nan_to_num(stats.logp_BT))
-  for how in ("token-mean", "seq-mean-token-sum"):
-    a, b = (jax.grad(lambda s, f=f, h=how: f(s, batch, aggregation=h).total)(stats).logp_BT
-            for f in (distill.forward_kl_sampled, supervised.sft))
-    np.testing.assert_allclose(a, b, rtol=1e-12)
+  def pairs(stats, batch, swapped, other):
+    small = 1e-6
+    yield (distill.jsd(stats, batch, beta=small).total / small,
+           distill.forward_kl(stats, batch).total)
+    yield (distill.jsd(stats, batch, beta=1 - small).total / small,
+           distill.reverse_kl(stats, batch).total)
+    yield distill.forward_kl(stats, batch).total, distill.reverse_kl(swapped, other).total
+    yield (distill.jsd(stats, batch, beta=0.3).total,
+           distill.jsd(swapped, other, beta=0.7).total)
+    for how in ("token-mean", "seq-mean-token-sum"):  # the gradient is that of SFT
+      yield [jax.grad(lambda s, f=f, h=how: f(s, batch, aggregation=h).total)(stats).logp_BT
+             for f in (distill.forward_kl_sampled, supervised.sft)]
+  for a, b in pc.run(lambda *data: list(pairs(*data)), stats, batch, swapped, other):
+    np.testing.assert_allclose(a, b, rtol=1e-3 if np.ndim(a) == 0 else 1e-12)
 
 
 @pc.x64
 def test_sampled_reverse_gradient_is_that_of_the_divergence():
-  """Two tokens of 2-symbol sequences, all four enumerated with their probabilities: the expected
-  gradient of the sequence loss is that of KL(student || teacher) over sequences."""
+  """Two-token sequences over two symbols, all four with their probabilities: the expected gradient
+  of the sequence loss is that of KL(student || teacher) over sequences."""
   theta = jnp.array([[0.3, -0.2], [0.5, 0.1], [-0.4, 0.9]])  # first token; second after 0; after 1
   teacher = jnp.array([[0.1, 0.4], [-0.3, 0.2], [0.8, 0.0]])
   ys = np.array([(a, b) for a in (0, 1) for b in (0, 1)])
   def logps(w):
     l = jax.nn.log_softmax(w, axis=-1)
     return jnp.stack([l[0, ys[:, 0]], l[1 + ys[:, 0], ys[:, 1]]], axis=1)
-  exact = jax.grad(lambda w: jnp.sum(jnp.exp(logps(w).sum(1)) * (
-      logps(w).sum(1) - logps(teacher).sum(1))))(theta)
-  share = np.asarray(jnp.exp(logps(theta).sum(1)))
-  data = pc.make(33, whole=True)[1]
-  def per_row(w, b, **hyper):  # one sequence per call: weights differ by its probability
-    row = lambda x: jnp.asarray(x)[None]  # noqa: E731
-    batch = types.Batch(**{f: None for f in (
-        "inputs", "actions_BT", "behav_logp_BT", "reward_BT", "discount_BT", "adv_BT", "group_B")},
-        mask_BT=np.ones((1, 2)), valid_B=np.ones(1), extras={
-            "teacher_logp_BT": row(logps(teacher)[b])})
-    return distill.reverse_kl_sampled(types.TokenStats(row(logps(w)[b])), batch, **hyper).total
-  def expected(**hyper):
-    return sum(share[b] * jax.grad(lambda w, b=b: per_row(w, b, **hyper))(theta) for b in range(4))
-  np.testing.assert_allclose(expected(level="sequence"), exact, rtol=1e-6)
-  np.testing.assert_allclose(expected(estimator="k1"), 0 * exact, atol=1e-9)
-  assert data is not None
+  nothing = {f: None for f in ("inputs", "actions_BT", "behav_logp_BT", "reward_BT", "discount_BT",
+                               "adv_BT", "group_B")}
+  def expected(share, teacher_logp, **hyper):
+    """sum_y p(y) grad loss(y): one batch per sequence, weighted from outside."""
+    def total(w):
+      out = 0.0
+      for y in range(4):
+        batch = types.Batch(**nothing, mask_BT=np.ones((1, 2)), valid_B=np.ones(1),
+                            extras={"teacher_logp_BT": teacher_logp[y:y + 1]})
+        stats = types.TokenStats(logps(w)[y:y + 1])
+        out += share[y] * distill.reverse_kl_sampled(stats, batch, **hyper).total
+      return out
+    return jax.grad(total)(theta)
+  def all_of(theta, teacher):
+    share = jax.lax.stop_gradient(jnp.exp(logps(theta).sum(1)))
+    exact = jax.grad(lambda w: jnp.sum(jnp.exp(logps(w).sum(1)) * (
+        logps(w).sum(1) - logps(teacher).sum(1))))(theta)
+    return (exact, expected(share, logps(teacher), level="sequence"),
+            expected(share, logps(teacher), estimator="k1"))
+  exact, sequence, k1 = pc.run(all_of, theta, teacher)
+  np.testing.assert_allclose(sequence, exact, rtol=1e-6)
+  np.testing.assert_allclose(k1, 0 * exact, atol=1e-9)
 
 
 @pytest.mark.parametrize("call,message", [

@@ -1,9 +1,10 @@
 """What the preference, supervised, reward-model and distillation tests share.
 
-A `Case` is an objective with a float64 loop reference and, for every hyperparameter, a value that must
-change the result. `CHECKS` are the properties that hold for all of them. Data are 24 rows with holes
-in the mask, rows that do not count, one-token responses, and NaN wherever nothing may look. Nearly
-everything has one shape and runs without jit: then each primitive compiles once for all tests.
+A `Case` is an objective with a float64 loop reference and, for every hyperparameter, a value that
+must change the result. `CHECKS` are the properties that hold for all of them; each runs on a
+`Group`, the cases of one module whose units have one size. Data are 24 rows with holes in the mask, rows that
+do not count, one-token responses, and NaN wherever nothing may look. Compiling is what costs time
+here: a group compiles three functions (every setting, the gradients, the gradients in float32).
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from rljax import types
 B, T, K, N = 24, 6, 4, 3
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Case:
   """`flips[name]` is a value, or (value, other hyperparameters it needs to matter)."""
 
@@ -38,6 +39,56 @@ class Case:
   @property
   def name(self):
     return self.fn.__name__ + "".join(f"-{k}={v}" for k, v in self.hyper.items())
+
+  def flip(self, name):
+    """(hyperparameters with the flip, those without)."""
+    flip = self.flips[name]
+    value, more = flip if isinstance(flip, tuple) else (flip, {})
+    without = {**self.hyper, **more}
+    if name == "constant":  # it must be given: compare two values
+      without[name] = 2 * value
+    return {**self.hyper, **more, name: value}, without
+
+
+class Group:
+  """Cases of one unit size, compiled together."""
+
+  def __init__(self, cases):
+    self.cases, self.size = cases, cases[0].size
+    self.settings = jax.jit(self._settings)
+    self.gradients = jax.jit(self._gradients)
+
+  def __repr__(self):
+    return f"units-of-{self.size}"
+
+  def _settings(self, stats, batch):
+    return {c.name: {"": c.fn(stats, batch, **c.hyper),
+                     **{f: c.fn(stats, batch, **c.flip(f)[0]) for f in c.flips}}
+            for c in self.cases}
+
+  def base(self, stats, batch):
+    return {name: losses[""] for name, losses in self.settings(stats, batch).items()}
+
+  def _gradients(self, stats, batch):
+    """{name: ((d stats, d reference, d columns), loss)}."""
+    fixed = {k: v for k, v in batch.extras.items() if jnp.issubdtype(v.dtype, jnp.floating)}
+    def of(case):
+      def fn(stats, ref_BT, fixed):
+        extras = {**batch.extras, **fixed}
+        loss = case.fn(stats, batch.replace(ref_logp_BT=ref_BT, extras=extras), **case.hyper)
+        return loss.total, loss
+      return jax.grad(fn, argnums=(0, 1, 2), has_aux=True)(stats, batch.ref_logp_BT, fixed)
+    return {c.name: of(c) for c in self.cases}
+
+
+def groups(cases):
+  assert len({c.name for c in cases}) == len(cases)
+  return [Group([c for c in cases if c.size == size]) for size in sorted({c.size for c in cases})]
+
+
+def run(fn, *args):
+  """`fn(*args)` as one compiled program."""
+  return jax.jit(fn)(*args)
 
 
 def x64(fn):
@@ -180,63 +231,53 @@ def aggregate_rows(per_row, how, constant=None):
 
 
 @x64
-def reference(case):
-  """Sum, weight and every metric agree with the loop, and every hyperparameter changes the result."""
-  stats, batch = make(1, case.size)
-  base = case.reference(stats, batch, **case.hyper)
-  _agree(compiled(case)(stats, batch), base)
-  names = [p.name for p in inspect.signature(case.fn).parameters.values()
-           if p.kind is p.KEYWORD_ONLY]
-  assert set(names) <= set(case.flips), "a hyperparameter without a test that flips it"
-  data = jax.tree.map(jnp.asarray, (stats, batch))
-  for name in names:
-    flip = case.flips[name]
-    value, more = flip if isinstance(flip, tuple) else (flip, {})
-    hyper = {**case.hyper, **more, name: value}
-    flipped = case.reference(stats, batch, **hyper)
-    _agree(case.fn(*data, **hyper), flipped)
-    if name == "constant":
-      more = {**more, "constant": 2 * value}
-    before = case.reference(stats, batch, **{**case.hyper, **more})
-    assert abs(_ratio(flipped) - _ratio(before)) > 1e-4 * abs(_ratio(before)), f"{name} is dead"
+def reference(group):
+  """Sum, weight and every metric agree with the loop, for the base and for every flip."""
+  stats, batch = make(1, group.size)
+  found = group.settings(stats, batch)
+  for case in group.cases:
+    _agree(found[case.name][""], case.reference(stats, batch, **case.hyper), case.name)
+    for name in case.flips:
+      wanted = case.reference(stats, batch, **case.flip(name)[0])
+      _agree(found[case.name][name], wanted, f"{case.name}, {name}")
 
 
-def _ratio(result):
-  return result[0] / (result[1] or 1.0)
-
-
-def _agree(loss, wanted):
+def _agree(loss, wanted, where):
   total, weight, metrics = wanted
   assert abs(total) > 1e-3, "the reference sees nothing"
-  np.testing.assert_allclose((loss.total, loss.weight), (total, weight), rtol=1e-9)
-  assert set(loss.metrics) == set(metrics)
+  np.testing.assert_allclose((loss.total, loss.weight), (total, weight), rtol=1e-9, err_msg=where)
+  assert set(loss.metrics) == set(metrics), where
   for name, value in metrics.items():
     np.testing.assert_allclose(loss.metrics[name].compute(), value, rtol=1e-9, atol=1e-12,
-                               err_msg=name)
-
-
-@functools.cache
-def _jitted(fn, hyper):
-  return jax.jit(functools.partial(fn, **dict(hyper)))
-
-
-def compiled(case):
-  """The base case under jit; everything of one shape shares it."""
-  return _jitted(case.fn, tuple(case.hyper.items()))
+                               err_msg=f"{where}, {name}")
 
 
 @x64
-def removed(case):
-  """Masked tokens could as well not be there, and what stands in rows that do not count is noise."""
-  stats, batch = make(2, case.size)
-  fn = compiled(case)
-  whole = fn(stats, batch)
-  _same(whole, fn(*_without_masked(stats, batch)))
-  other_stats, other = make(3, case.size)
+def flips(group):
+  """Every hyperparameter has a value that changes the result."""
+  stats, batch = make(1, group.size)
+  found = group.settings(stats, batch)
+  for case in group.cases:
+    names = {p.name for p in inspect.signature(case.fn).parameters.values()
+             if p.kind is p.KEYWORD_ONLY}
+    assert names == set(case.flips), "a hyperparameter without a test that flips it, or a stale one"
+    for name in names:
+      total, weight, _ = case.reference(stats, batch, **case.flip(name)[1])
+      before, after = total / (weight or 1.0), mean(found[case.name][name])
+      assert abs(after - before) > 1e-4 * abs(before), f"{case.name}: {name} is a dead knob"
+
+
+@x64
+def removed(group):
+  """Masked tokens could as well not be there; what stands in rows that do not count is noise."""
+  stats, batch = make(2, group.size)
+  whole = group.base(stats, batch)
+  _same(whole, group.base(*_without_masked(stats, batch)))
+  other_stats, other = make(3, group.size)
   def keep(x, y):
     return np.where((batch.valid_B > 0).reshape(-1, *[1] * (x.ndim - 1)), x, y)
   other = other.replace(valid_B=batch.valid_B)
-  _same(whole, fn(*jax.tree.map(keep, (stats, batch), (other_stats, other))))
+  _same(whole, group.base(*jax.tree.map(keep, (stats, batch), (other_stats, other))))
 
 
 def _without_masked(stats, batch):
@@ -255,7 +296,8 @@ def _without_masked(stats, batch):
 
 
 def _same(a, b):
-  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-9), a, b)
+  jax.tree.map_with_path(lambda path, x, y: np.testing.assert_allclose(
+      x, y, rtol=1e-9, atol=1e-9, err_msg=jax.tree_util.keystr(path)), a, b)
 
 
 def pad(tree, length):
@@ -272,118 +314,119 @@ def pad(tree, length):
 
 
 @x64
-def padded(case):
+def padded(group):
   """Positions and rows of padding change nothing (against the loop, which has none).
 
   No gradient flows into padding, nor into what is not the student's: reference, teacher, columns.
   """
-  small = make(4, case.size, rows=B // 2 if case.size < 8 else B, length=T - 1)
+  small = make(4, group.size, rows=B // 2 if group.size < 8 else B, length=T - 1)
   stats, batch = pad(small, T - 1)
-  total, weight, _ = case.reference(*small, **case.hyper)
-  fixed = {k: jnp.asarray(v) for k, v in batch.extras.items() if v.dtype.kind == "f"}
-  def fn(stats, ref_BT, fixed):
-    extras = {**batch.extras, **fixed}
-    loss = case.fn(stats, batch.replace(ref_logp_BT=ref_BT, extras=extras), **case.hyper)
-    return loss.total, loss
-  (student, *others), loss = jax.grad(fn, argnums=(0, 1, 2), has_aux=True)(
-      jax.tree.map(jnp.asarray, stats), jnp.asarray(batch.ref_logp_BT), fixed)
-  np.testing.assert_allclose((loss.total, loss.weight), (total, weight), rtol=1e-9)
-  assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(others))
   counted = (batch.mask_BT > 0) & (batch.valid_B > 0)[:, None]
-  largest = 0.0
-  for g in (student.logp_BT, student.value_BT, *student.extras.values()):
-    g = np.asarray(g)
-    assert np.isfinite(g).all() and (g[~counted] == 0).all()
-    largest = max(largest, np.abs(g).max())
-  assert largest > 0
+  found = group.gradients(stats, batch)
+  for case in group.cases:
+    (student, *others), loss = found[case.name]
+    total, weight, _ = case.reference(*small, **case.hyper)
+    np.testing.assert_allclose((loss.total, loss.weight), (total, weight), rtol=1e-9,
+                               err_msg=case.name)
+    assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(others)), case.name
+    largest = 0.0
+    for g in (student.logp_BT, student.value_BT, *student.extras.values()):
+      g = np.asarray(g)
+      assert np.isfinite(g).all() and (g[~counted] == 0).all(), case.name
+      largest = max(largest, np.abs(g).max())
+    assert largest > 0, case.name
 
 
 @x64
-def permuted(case):
+def permuted(group):
   """The order of units does not matter."""
-  stats, batch = make(5, case.size)
-  order = np.random.default_rng(0).permutation(B // case.size)
-  rows = (order[:, None] * case.size + np.arange(case.size)).reshape(-1)
-  fn = compiled(case)
-  _same(fn(stats, batch), fn(*cut((stats, batch), rows)))
+  stats, batch = make(5, group.size)
+  order = np.random.default_rng(0).permutation(B // group.size)
+  rows = (order[:, None] * group.size + np.arange(group.size)).reshape(-1)
+  _same(group.base(stats, batch), group.base(*cut((stats, batch), rows)))
 
 
 @x64
-def split(case):
+def split(group):
   """Any split into contiguous micro-batches of whole units adds up: sums, weights, metrics.
 
-  A micro-batch is padded to B rows, so that nothing compiles twice; `padded` and `test_true_sizes`
-  cover what that hides.
+  A micro-batch is padded to B rows, so that nothing compiles twice; `padded` and `true_sizes` cover
+  what that hides.
   """
-  units, fn = B // case.size, compiled(case)
-
-  @hypothesis.settings(max_examples=5, deadline=None, derandomize=True, database=None)
-  @hypothesis.given(st.sets(st.integers(1, units - 1), max_size=2), st.integers(0, 10**6))
+  @hypothesis.settings(max_examples=8, deadline=None, derandomize=True, database=None)
+  @hypothesis.given(st.sets(st.integers(1, B // group.size - 1), max_size=4),
+                    st.integers(0, 10**6))
   def holds(cuts, seed):
-    stats, batch = make(seed, case.size)
-    whole = fn(stats, batch)
-    edges = [0, *(c * case.size for c in sorted(cuts)), B]
-    some = [fn(*pad(cut((stats, batch), slice(a, b)), T)) for a, b in zip(edges, edges[1:])]
-    merged = functools.reduce(types.merge_metrics, [s.metrics for s in some])
-    _same(whole, types.Loss(sum(s.total for s in some), sum(s.weight for s in some), merged))
+    stats, batch = make(seed, group.size)
+    edges = [0, *(c * group.size for c in sorted(cuts)), B]
+    some = [group.base(*pad(cut((stats, batch), slice(a, b)), T))
+            for a, b in zip(edges, edges[1:])]
+    def add(*losses):
+      return types.Loss(sum(x.total for x in losses), sum(x.weight for x in losses),
+                        functools.reduce(types.merge_metrics, [x.metrics for x in losses]))
+    _same(group.base(stats, batch), {c.name: add(*(x[c.name] for x in some)) for c in group.cases})
 
   holds()
 
 
 def true_sizes(case, parts=3, length=T + 5):
-  """Without the trick of `split`: jitted micro-batches of B / parts rows, and longer rows."""
+  """Without the trick of `split`: micro-batches of B / parts rows, and longer rows, as they are."""
   stats, batch = as32(make(12, case.size))
-  fn = jax.jit(lambda s, b: case.fn(s, b, **case.hyper))
-  whole = fn(stats, batch)
-  some = [fn(*cut((stats, batch), slice(i, i + B // parts))) for i in range(0, B, B // parts)]
   def longer(x):
     if x.ndim > 1 and x.shape[1] == T:
       return np.concatenate([x, np.zeros((B, length - T, *x.shape[2:]), x.dtype)], axis=1)
     return x
-  more = fn(*jax.tree.map(longer, (stats, batch)))
+  data = [(stats, batch), jax.tree.map(longer, (stats, batch)),
+          *(cut((stats, batch), slice(i, i + B // parts)) for i in range(0, B, B // parts))]
+  whole, more, *some = run(lambda data: [case.fn(*d, **case.hyper) for d in data], data)
   for total, weight in [(sum(s.total for s in some), sum(s.weight for s in some)),
                         (more.total, more.weight)]:
     np.testing.assert_allclose((total, weight), (whole.total, whole.weight), rtol=1e-5)
 
 
-def extremes(case):
+def extremes(group):
   """Log-ratios of +-80 a token, scores of +-80, identical responses: finite, gradient too."""
-  stats, batch = as32(make(6, case.size))
+  stats, batch = as32(make(6, group.size))
   shape = np.ones((B, T), np.float32)
-  sign = np.array([-1.0, 0.0, 1.0])[np.arange(B) // case.size % 3]  # of a unit's first row
-  side = np.where(np.arange(B) % case.size % 2 == 0, sign, -sign).astype(np.float32)[:, None]
+  sign = np.array([-1.0, 0.0, 1.0])[np.arange(B) // group.size % 3]  # of a unit's first row
+  side = np.where(np.arange(B) % group.size % 2 == 0, sign, -sign).astype(np.float32)[:, None]
   batch = batch.replace(ref_logp_BT=-40 * shape - 40 * side, extras={
       **batch.extras, "teacher_logp_BT": -40 * shape - 40 * side,
       "teacher_logp_BTK": np.where(np.arange(K) == 0, -1e-6, -80.0) * np.ones((B, T, K))})
   stats = stats.replace(logp_BT=-40 * shape + 40 * side, value_BT=80 * side * shape, extras={
       "heads_BTK": 80 * side[..., None] * np.ones((B, T, K)),
       "logp_BTK": batch.extras["teacher_logp_BTK"][..., ::-1]})
-  stats, batch = jax.tree.map(jnp.asarray, (as32(stats), as32(batch)))
-  def fn(s, b):
-    loss = case.fn(s, b, **case.hyper)
-    return loss.total, loss
-  for b in (batch, batch.replace(mask_BT=0 * batch.mask_BT)):
-    gradient, loss = jax.grad(fn, has_aux=True)(stats, b)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((gradient, loss)))
-    assert all(np.isfinite(m.compute()) for m in loss.metrics.values())
-  nothing = fn(stats, batch.replace(valid_B=0 * batch.valid_B))[1]
-  for x in (loss, nothing):
-    assert float(x.total) == float(x.weight) == 0
-  assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(gradient))
+  stats, batch = as32(stats), as32(batch)
+  for name, ((student, *_), loss) in group.gradients(stats, batch).items():
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((student, loss))), name
+  for nothing in (batch.replace(mask_BT=0 * batch.mask_BT),
+                  batch.replace(valid_B=0 * batch.valid_B)):
+    for name, ((student, *_), loss) in group.gradients(stats, nothing).items():
+      assert float(loss.total) == float(loss.weight) == 0, name
+      assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(student)), name
+      assert all(np.isfinite(m.compute()) for m in loss.metrics.values()), name
 
 
-def needs(case):
+def needs(group):
   """It declares the reference exactly if it reads it, and says so when there is none."""
-  stats, batch = as32(make(7, case.size))
+  stats, batch = as32(make(7, group.size))
   without = batch.replace(ref_logp_BT=None)
-  trace = lambda: jax.eval_shape(  # noqa: E731
-      lambda s, b: case.fn(s, b, **case.hyper), stats, without)
-  if types.needs_of(functools.partial(case.fn, **case.hyper)) == {"ref_logp"}:
-    with pytest.raises(ValueError, match="ref_logp_BT"):
-      trace()
-  else:
-    trace()
-    assert types.needs_of(case.fn) == set()
+  for case in group.cases:
+    fn = functools.partial(case.fn, **case.hyper)
+    if types.needs_of(fn) == {"ref_logp"}:
+      with pytest.raises(ValueError, match="ref_logp_BT"):
+        jax.eval_shape(fn, stats, without)
+    else:
+      jax.eval_shape(fn, stats, without)
+      assert types.needs_of(fn) == set(), case.name
 
 
-CHECKS = [reference, removed, padded, permuted, split, extremes, needs]
+CHECKS = [reference, flips, removed, padded, permuted, split, extremes, needs]
+
+
+def contract(cases):
+  """The decorator of a test `(group, check)` of all checks on all cases."""
+  def wrap(test):
+    test = pytest.mark.parametrize("check", CHECKS, ids=lambda f: f.__name__)(test)
+    return pytest.mark.parametrize("group", groups(cases), ids=repr)(test)
+  return wrap

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 
 import hypothesis
 import jax
@@ -25,7 +26,6 @@ ACTIVE = {"gspo": {"clip_low": 0.1, "clip_high": 0.15}, "stable_reinforce": {"ra
           "cispo": {"cap": 1.3}, "clip_cov": {"cov_low": 0.0, "cov_fraction": 0.4},
           "nft": {"floor": 0.5, "log_ratio_max": 0.5}}
 ALL = cases.public_functions(pg)
-RATIO = [n for n in ALL if n not in ("reinforce", "rloo")]
 
 
 def fn(name, **h):
@@ -235,7 +235,7 @@ def on_policy(seed=6):
   return stats, batch.replace(old_logp_BT=stats.logp_BT.copy())
 
 
-@pytest.mark.parametrize("name", [n for n in RATIO if n not in ("nft", "clip_cov")])
+@pytest.mark.parametrize("name", [n for n in ALL if n not in ("nft", "clip_cov")])
 def test_at_ratio_one_every_gradient_is_reinforce(name):
   stats, batch = on_policy()
   how = dict(aggregation="seq-mean-token-mean", constant=None)
@@ -592,6 +592,37 @@ def test_every_knob_is_alive(name):
     assert changed, parameter
 
 
+def test_defaults():
+  """The numbers of the README's table."""
+  clip = {"clip_low": 0.2, "clip_high": 0.2}
+  own = {
+      "reinforce": {"ratio": False, "aggregation": "token-mean"},
+      "rloo": {"ratio": False, "aggregation": "seq-mean-token-sum"},
+      "cispo": {"cap": 5.0, "floor": None, "aggregation": "token-mean"},
+      "grpo": {**clip, "dual_clip": None, "aggregation": "seq-mean-token-mean"},
+      "ppo": {**clip, "dual_clip": None, "value_coef": 0.0, "value_clip": 0.2,
+              "aggregation": "token-mean"},
+      "reinforce_pp": {**clip, "dual_clip": None, "kl_estimator": "k2",
+                       "aggregation": "token-mean"},
+      "dr_grpo": {**clip, "dual_clip": None, "aggregation": "constant",
+                  "constant": inspect.Parameter.empty},
+      "dapo": {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": None, "aggregation": "token-mean"},
+      "gspo": {"level": "sequence", "clip_low": 3e-4, "clip_high": 4e-4, "dual_clip": None,
+               "aggregation": "seq-mean-token-mean"},
+      "stable_reinforce": {"ratio_limit": 1e3, **clip, "aggregation": "seq-mean-token-mean"},
+      "clip_cov": {"cov_low": 1.0, "cov_high": 5.0, "cov_fraction": 2e-4, **clip,
+                   "dual_clip": None, "aggregation": "token-mean"},
+      "nft": {"negative_weight": 1.0, "prompt_weight": "hard", "floor": 1.0, "accuracy_clip": 0.02,
+              "log_ratio_max": 10.0, "aggregation": "token-sum-constant", "constant": 1000.0},
+  }
+  shared = {"correction": None, "kl_coef": 0.0, "kl_estimator": "k3", "entropy_coef": 0.0,
+            "constant": None}
+  for name in ALL:
+    assert cases.hyperparameters(getattr(pg, name)) == {**shared, **own[name]}, name
+  assert cases.hyperparameters(nums.truncated_weight) == {"cap": 2.0, "level": "token"}
+  assert cases.hyperparameters(nums.masked_weight) == {"low": 0.5, "high": 5.0, "level": "token"}
+
+
 def test_kl_weight_column_scales_the_penalty():
   stats, batch = cases.random_batch(29)
   weight = np.where(np.arange(cases.T) < 2, 2.0, np.nan)
@@ -605,13 +636,15 @@ def test_kl_weight_column_scales_the_penalty():
 def test_needs():
   def needs(name, **h):
     return types.needs_of(fn(name, **h))
-  assert needs("reinforce") == needs("rloo") == set()
+  everything = {"kl_coef": 0.1, "entropy_coef": 0.1}
+  for name in ALL:
+    own = set() if name in ("reinforce", "rloo") else {"old_logp"}
+    own |= set() if name == "nft" else {"adv"}
+    assert needs(name) == own
+    assert needs(name, **everything) == own | {"ref_logp", "entropy_grad"}
   for name in ("reinforce", "rloo"):
-    assert needs(name, ratio=True) == {"old_logp"}
-  for name in RATIO:
-    assert needs(name) == {"old_logp"}
-    assert needs(name, kl_coef=0.1, entropy_coef=0.1) == {"old_logp", "ref_logp", "entropy_grad"}
-  assert needs("ppo", value_coef=0.5) == {"old_logp", "value"}
+    assert needs(name, ratio=True) == {"adv", "old_logp"}
+  assert needs("ppo", value_coef=0.5) == {"adv", "old_logp", "value"}
 
 
 def test_only_the_policy_and_its_entropy_get_gradients():

@@ -1,4 +1,4 @@
-"""Preference losses against loops written from the papers' equations, by hand, and as identities."""
+"""Preference losses against loops written from the papers' equations, by hand, as identities."""
 
 import functools
 import math
@@ -180,10 +180,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("check", pc.CHECKS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_contract(case, check):
-  check(case)
+@pc.contract(CASES)
+def test_contract(group, check):
+  check(group)
 
 
 def test_true_sizes():
@@ -239,6 +238,10 @@ BY_HAND = [
      -math.log(0.75) - 0.5),
     (preference.simpo, [7, 7], dict(gamma=LOG3), {}, -math.log(0.25)),
     (preference.sppo, [3, 1], dict(beta=0.25), dict(win_rate=[1, 0.5]), 1.0),
+    # the authors' loss of a pair: 1/2 [(D_w - eta (p_w - 1/2))^2 + (D_l - eta (p_l - 1/2))^2]
+    (preference.sppo, [3, 1], dict(beta=0.25), dict(win_rate=[0.8, 0.3]),
+     0.5 * ((3 - 4 * 0.3) ** 2 + (1 + 4 * 0.2) ** 2)),
+    (preference.kto, [0, 0, -5, -9], dict(group=2), dict(label=[1, 0, 0, 0]), 0.5),  # z0 is not < 0
     (preference.kto, [LOG3 + 1, 1 - LOG3, 2, 0], dict(beta=1.0, group=2, desirable=3.0),
      dict(label=[1, 0, 1, 1]), (3 * 0.25 + 0.25) / 2),
     (preference.kto, [LOG3, LOG3], dict(beta=1.0, group=0), dict(label=[1, 0], z0=[0, 2 * LOG3]),
@@ -246,9 +249,15 @@ BY_HAND = [
 ]
 
 
-@pytest.mark.parametrize("fn,D,hyper,extras,want", BY_HAND)
-def test_by_hand(fn, D, hyper, extras, want):
-  assert pc.mean(fn(*tiny(D, **extras), **hyper)) == pytest.approx(want, rel=1e-5, abs=1e-6)
+@functools.cache
+def by_hand():
+  data = [tiny(D, **extras) for _, D, _, extras, _ in BY_HAND]
+  return pc.run(lambda data: [c[0](*d, **c[2]) for c, d in zip(BY_HAND, data)], data)
+
+
+@pytest.mark.parametrize("i", range(len(BY_HAND)), ids=lambda i: f"{BY_HAND[i][0].__name__}-{i}")
+def test_by_hand(i):
+  assert pc.mean(by_hand()[i]) == pytest.approx(BY_HAND[i][-1], rel=1e-5, abs=1e-6)
 
 
 def test_length_by_hand():
@@ -257,16 +266,17 @@ def test_length_by_hand():
   mask = batch.mask_BT.copy()
   mask[1, 0] = 0
   batch = batch.replace(mask_BT=mask)  # h = 2 - 1/2 by sums
-  loss = lambda fn, **k: pc.mean(fn(stats, batch, **k))  # noqa: E731
-  assert loss(preference.ipo, beta=0.5) == pytest.approx(0.25)
-  assert loss(preference.ipo, beta=0.5, length_norm=True) == pytest.approx(0.25)  # 1 - 1/2 - 1
-  assert loss(preference.r_dpo, beta=1.0, alpha=0.5) == pytest.approx(pc.nls(1.5 + 0.5), rel=1e-6)
-  assert loss(preference.ld_dpo, beta=1.0, alpha=0.25) == pytest.approx(pc.nls(0.75), rel=1e-6)
+  losses = pc.run(lambda s, b: [
+      preference.ipo(s, b, beta=0.5), preference.ipo(s, b, beta=0.5, length_norm=True),
+      preference.r_dpo(s, b, beta=1.0, alpha=0.5), preference.ld_dpo(s, b, beta=1.0, alpha=0.25),
+      preference.ipo(s, b, beta=0.25, length_norm=True)], stats, batch)
+  want = [0.25, 0.25, pc.nls(1.5 + 0.5), pc.nls(0.75), 2.25]  # means: (1 - 1/2 - 1)^2, (1/2 - 2)^2
+  assert [pc.mean(x) for x in losses] == pytest.approx(want, rel=1e-6)
 
 
 def test_metrics_by_hand():
-  stats, batch = tiny([2, 3, 1, 1, 5, 1])
-  m = {k: float(v.compute()) for k, v in preference.dpo(stats, batch).metrics.items()}
+  loss = pc.run(preference.dpo, *tiny([2, 3, 1, 1, 5, 1]))
+  m = {k: float(v.compute()) for k, v in loss.metrics.items()}
   assert m["pref/accuracy"] == pytest.approx(0.5)  # lost, tied, won
   assert m["pref/margin"] == pytest.approx(1.0)
   assert m["pref/log_ratio_chosen"] == pytest.approx(8 / 3)
@@ -276,41 +286,38 @@ def test_metrics_by_hand():
 # --- identities -----------------------------------------------------------------------------------
 
 
-@pc.x64
-def gradient(fn, *, seed=0, size=2, **hyper):
-  stats, batch = pc.make(seed, size, whole=True)
-  stats = stats.replace(logp_BT=np.nan_to_num(stats.logp_BT))
-  batch = batch.replace(ref_logp_BT=np.nan_to_num(batch.ref_logp_BT))
-  return np.asarray(jax.grad(lambda s: fn(s, batch, **hyper).total)(stats).logp_BT)
-
-
-@pc.x64
-def equal(fn, hyper, other, other_hyper, size=2, **changes):
-  stats, batch = pc.make(11, size)
-  batch = batch.replace(extras={**batch.extras, **changes})
-  np.testing.assert_allclose(fn(stats, batch, **hyper).total,
-                             other(stats, batch, **other_hyper).total, rtol=1e-9)
-
-
 ones = np.ones(pc.B)
+dpo_ = preference.dpo
+SAME = [  # (loss, hyperparameters), the same of another, columns
+    (dpo_, dict(soft_label=True), dpo_, {}, dict(p=ones)),
+    (dpo_, dict(soft_label=True), dpo_, dict(label_smoothing=0.2), dict(p=0.8 * ones)),
+    (preference.osp, {}, dpo_, dict(label_smoothing=1e-3), dict(p=ones)),
+    (preference.dno, dict(eta=0.2), dpo_, dict(beta=0.2, label_smoothing=0.5),
+     dict(win_rate=ones)),
+    (dpo_, dict(weighted=True), dpo_, {}, dict(weight=ones)),
+    (dpo_, dict(margin=1.0), dpo_, {}, dict(margin=0 * ones)),
+    (preference.robust_dpo, dict(label_smoothing=0.0), dpo_, {}, {}),
+    (preference.spin, {}, dpo_, {}, {}),
+    (preference.dpo_nll, dict(nll=0.0), dpo_, {}, {}),
+    (preference.ld_dpo, dict(alpha=1.0), dpo_, {}, {}),
+    (preference.r_dpo, dict(alpha=0.0), dpo_, {}, {}),
+    # SimPO is length-normalised DPO without a reference
+    (preference.simpo, dict(gamma=0.7), dpo_, dict(beta=2.0, length_norm=True, margin=1.0),
+     dict(margin=0.7 * ones, blank=True)),
+]
 
 
-def test_soft_labels_and_smoothing_meet_dpo():
-  equal(preference.dpo, dict(soft_label=True), preference.dpo, {}, p=ones)
-  equal(preference.dpo, dict(soft_label=True), preference.dpo, dict(label_smoothing=0.2),
-        p=0.8 * ones)
-  equal(preference.osp, {}, preference.dpo, dict(label_smoothing=1e-3), p=ones)
-  equal(preference.dno, dict(eta=0.2), preference.dpo, dict(beta=0.2, label_smoothing=0.5),
-        win_rate=ones)
-  equal(preference.dpo, dict(weighted=True), preference.dpo, {}, weight=ones)
-  equal(preference.dpo, dict(margin=1.0), preference.dpo, {}, margin=0 * ones)
-
-
-def test_zero_coefficients_meet_dpo():
-  for fn, hyper in [(preference.robust_dpo, dict(label_smoothing=0.0)), (preference.spin, {}),
-                    (preference.dpo_nll, dict(nll=0.0)), (preference.ld_dpo, dict(alpha=1.0)),
-                    (preference.r_dpo, dict(alpha=0.0))]:
-    equal(fn, hyper, preference.dpo, {})
+@pc.x64
+def test_losses_that_meet():
+  stats, batch = pc.make(11, 2)
+  def both(stats, batch):
+    for fn, hyper, other, other_hyper, columns in SAME:
+      b = batch.replace(extras={**batch.extras, **columns})
+      if "blank" in columns:
+        b = b.replace(ref_logp_BT=0 * b.ref_logp_BT)
+      yield fn(stats, b, **hyper).total, other(stats, b, **other_hyper).total
+  for case, (a, b) in zip(SAME, pc.run(lambda *data: list(both(*data)), stats, batch)):
+    np.testing.assert_allclose(a, b, rtol=1e-9, err_msg=f"{case[0].__name__} {case[1]}")
 
 
 def test_robust_is_unbiased_for_flipped_labels():
@@ -318,33 +325,28 @@ def test_robust_is_unbiased_for_flipped_labels():
   stats, batch = pc.as32(pc.make(3, 2, whole=True))
   other = pc.cut((stats, batch), np.arange(pc.B).reshape(-1, 2)[:, ::-1].reshape(-1))
   robust_ = functools.partial(preference.robust_dpo, label_smoothing=0.3)
-  mixed = 0.7 * pc.mean(robust_(stats, batch)) + 0.3 * pc.mean(robust_(*other))
-  assert mixed == pytest.approx(pc.mean(preference.dpo(stats, batch)), rel=1e-5)
+  right, wrong, plain = pc.run(lambda a, b: (robust_(*a), robust_(*b), preference.dpo(*a)),
+                               (stats, batch), other)
+  assert 0.7 * pc.mean(right) + 0.3 * pc.mean(wrong) == pytest.approx(pc.mean(plain), rel=1e-5)
 
 
 @pc.x64
 def test_selm_without_optimism_is_dpo():
   stats, batch = pc.make(4, 3, whole=True)
   pair = pc.pad(pc.cut((stats, batch), np.arange(pc.B) % 3 < 2), pc.T)
-  np.testing.assert_allclose(preference.selm(stats, batch, beta=0.1, alpha=0.0).total,
-                             preference.dpo(*pair).total, rtol=1e-9)
-
-
-def test_small_beta_ipo_and_dpo_have_one_gradient():
-  """beta -> 0: dDPO/dlogp = -beta/2 sign, dIPO/dlogp = -1/beta sign."""
-  g = gradient(preference.dpo, beta=1e-6) / -0.5e-6
-  np.testing.assert_allclose(gradient(preference.ipo, beta=1e-6) / -1e6, g, atol=1e-4)
-  assert set(np.unique(np.round(g, 4))) == {-1.0, 0.0, 1.0}
+  a, b = pc.run(lambda data, pair: (preference.selm(*data, beta=0.1, alpha=0.0),
+                                    preference.dpo(*pair)), (stats, batch), pair)
+  np.testing.assert_allclose(a.total, b.total, rtol=1e-9)
 
 
 @pc.x64
-def test_simpo_is_length_normalised_dpo_without_reference():
-  stats, batch = pc.make(5, 2)
-  blank = batch.replace(ref_logp_BT=0 * batch.ref_logp_BT)
-  np.testing.assert_allclose(
-      preference.simpo(stats, batch, beta=2.0, gamma=0.7).total,
-      preference.dpo(stats, blank.replace(extras={**batch.extras, "margin": 0.7 * ones}),
-                     beta=2.0, length_norm=True, margin=1.0).total, rtol=1e-9)
+def test_small_beta_ipo_and_dpo_have_one_gradient():
+  """beta -> 0: dDPO/dlogp = -beta/2 sign, dIPO/dlogp = -1/beta sign."""
+  a, b = pc.run(lambda s, b: [
+      jax.grad(lambda s, fn=fn: fn(s, b, beta=1e-6).total)(s).logp_BT
+      for fn in (preference.dpo, preference.ipo)], *pc.make(0, 2, whole=True))
+  np.testing.assert_allclose(b / -1e6, a / -0.5e-6, atol=1e-4)
+  assert set(np.unique(np.round(a / -0.5e-6, 4))) == {-1.0, 0.0, 1.0}
 
 
 def test_preferring_the_other_response_negates_the_pull():
@@ -352,25 +354,23 @@ def test_preferring_the_other_response_negates_the_pull():
   stats, batch = pc.as32(pc.make(6, 2, whole=True))
   p = np.float32(np.linspace(0.1, 0.9, pc.B // 2).repeat(2))
   swap = np.arange(pc.B).reshape(-1, 2)[:, ::-1].reshape(-1)
-  for fn, hyper in [(preference.osp, {}), (preference.dpo, dict(soft_label=True)),
-                    (preference.dno, {})]:
-    a = fn(stats, batch.replace(extras={**batch.extras, "p": p}), **hyper)
-    b = fn(*pc.cut((stats, batch.replace(extras={**batch.extras, "p": 1 - p})), swap), **hyper)
+  there = (stats, batch.replace(extras={**batch.extras, "p": p}))
+  back = pc.cut((stats, batch.replace(extras={**batch.extras, "p": 1 - p})), swap)
+  for a, b in pc.run(lambda x, y: [(fn(*x), fn(*y)) for fn in (
+      preference.osp, preference.dno, functools.partial(preference.dpo, soft_label=True))],
+                     there, back):
     assert pc.mean(a) == pytest.approx(pc.mean(b), rel=1e-5)
+
+
+def slopes(fn, data, **hyper):
+  return np.asarray(pc.run(lambda s, b: jax.grad(lambda s: fn(s, b, **hyper).total)(s).logp_BT,
+                           *data))
 
 
 def test_osp_target_is_the_logit_of_p():
   p = 0.8
-  best = tiny([math.log(p / (1 - p)), 0], p=[p, p])
-  g = jax.grad(lambda s: preference.osp(s, best[1], beta=1.0).total)(best[0]).logp_BT
+  g = slopes(preference.osp, tiny([math.log(p / (1 - p)), 0], p=[p, p]), beta=1.0)
   np.testing.assert_allclose(g, 0, atol=1e-6)
-
-
-def test_sppo_pair_is_half_the_sum():
-  """The authors' loss of a pair: 1/2 [(D_w - eta (p_w - 1/2))^2 + (D_l - eta (p_l - 1/2))^2]."""
-  want = 0.5 * ((3 - 4 * 0.3) ** 2 + (1 + 4 * 0.2) ** 2)
-  got = preference.sppo(*tiny([3, 1], win_rate=[0.8, 0.3]), beta=0.25)
-  assert pc.mean(got) == pytest.approx(want, rel=1e-5)
 
 
 # --- what must be stopped, refused, or stay exact -------------------------------------------------
@@ -379,57 +379,53 @@ def test_sppo_pair_is_half_the_sum():
 @pc.x64
 def test_kto_mismatched_rows_have_no_gradient():
   stats, batch = pc.make(7, 4, whole=True)
-  loss = functools.partial(preference.kto, group=2)
-  g = np.asarray(jax.grad(lambda s: loss(s, batch).total)(
-      stats.replace(logp_BT=np.nan_to_num(stats.logp_BT))).logp_BT).reshape(-1, 4, pc.T)
-  assert (g[:, 2:] == 0).all() and np.abs(g[:, :2]).max() > 0
   shifted = batch.replace(ref_logp_BT=batch.ref_logp_BT - np.tile([0, 0, 1, 1], 6)[:, None])
-  assert pc.mean(loss(stats, shifted)) != pytest.approx(pc.mean(loss(stats, batch)))
-
-
-def test_kto_z0_is_never_negative():
-  low = preference.kto(*tiny([0, 0, -5, -9], label=[1, 0, 0, 0]), group=2)
-  assert pc.mean(low) == pytest.approx(0.5) and float(low.metrics["pref/z0"].compute()) == 0
+  grad = jax.value_and_grad(lambda s, b: preference.kto(s, b, group=2).total)
+  (total, g), (moved, _) = pc.run(lambda s, a, b: (grad(s, a), grad(s, b)), stats, batch, shifted)
+  g = np.asarray(g.logp_BT).reshape(-1, 4, pc.T)
+  assert (g[:, 2:] == 0).all() and np.abs(g[:, :2]).max() > 0
+  assert float(total) != pytest.approx(float(moved))
 
 
 def test_selm_floor_stops_the_gradient_but_not_the_pair():
-  stats, batch = tiny([1, 0, -30])
-  g = jax.grad(lambda s: preference.selm(s, batch, floor=-20.0).total)(stats).logp_BT
+  data = tiny([1, 0, -30])
+  g = slopes(preference.selm, data, floor=-20.0)
   assert g[2, 0] == 0 and g[0, 0] < 0 < g[1, 0]
-  g = jax.grad(lambda s: preference.selm(s, batch).total)(stats).logp_BT
-  assert g[2, 0] == pytest.approx(1e-3 * 0.01, rel=1e-5)
+  assert slopes(preference.selm, data)[2, 0] == pytest.approx(1e-3 * 0.01, rel=1e-5)
 
 
 def test_chosen_goes_up_and_rejected_down():
   stats, batch = tiny([0.1, 0.2], n=2, p=[0.9, 0], win_rate=[0.9, 0.1], label=[1, 0], z0=[0, 0])
   stats = stats.replace(logp_BT=stats.logp_BT - 0.3)
-  for fn, hyper in [(preference.dpo, {}), (preference.dpo_nll, {}), (preference.robust_dpo, {}),
-                    (preference.ipo, {}), (preference.hinge, {}), (preference.spin, {}),
-                    (preference.osp, {}), (preference.dno, dict(scale=5.0)), (preference.simpo, {}),
-                    (preference.orpo, {}), (preference.ld_dpo, {}), (preference.r_dpo, {}),
-                    (preference.sppo, {}), (preference.kto, dict(group=0))]:
-    g = np.asarray(jax.grad(lambda s, f=fn, h=hyper: f(s, batch, **h).total)(stats).logp_BT)
+  cases = [(preference.dpo, {}), (preference.dpo_nll, {}), (preference.robust_dpo, {}),
+           (preference.ipo, {}), (preference.hinge, {}), (preference.spin, {}),
+           (preference.osp, {}), (preference.dno, dict(scale=5.0)), (preference.simpo, {}),
+           (preference.orpo, {}), (preference.ld_dpo, {}), (preference.r_dpo, {}),
+           (preference.sppo, {}), (preference.kto, dict(group=0))]
+  gs = pc.run(lambda s, b: [jax.grad(lambda s, f=f, h=h: f(s, b, **h).total)(s).logp_BT
+                            for f, h in cases], stats, batch)
+  for (fn, _), g in zip(cases, gs):
     assert (g[0, :2] < 0).all() and (g[1, :2] > 0).all(), fn.__name__
 
 
 def test_log_odds_keeps_its_digits():
-  for lbar in (-1e-5, -1e-3, -0.5, -0.6931, -0.6932, -3.0, -50.0):
-    want = lbar - math.log(-math.expm1(lbar))
-    assert float(preference.log_odds(jnp.float32(lbar))) == pytest.approx(want, rel=1e-5, abs=1e-6)
-    slope = float(jax.grad(preference.log_odds)(jnp.float32(lbar)))
-    assert slope == pytest.approx(1 / -math.expm1(lbar), rel=1e-3)
-  for lbar in (0.0, 1e-9, -1e4):
-    assert np.isfinite(preference.log_odds(jnp.float32(lbar)))
-    assert np.isfinite(jax.grad(preference.log_odds)(jnp.float32(lbar)))
+  xs = [-1e-5, -1e-3, -0.5, -0.6931, -0.6932, -3.0, -50.0, 0.0, 1e-9, -1e4]
+  values, grads = pc.run(jax.vmap(jax.value_and_grad(preference.log_odds)), jnp.float32(xs))
+  for x, value, slope in list(zip(xs, values, grads))[:7]:
+    assert float(value) == pytest.approx(x - math.log(-math.expm1(x)), rel=1e-5, abs=1e-6)
+    assert float(slope) == pytest.approx(1 / -math.expm1(x), rel=1e-3)
+  assert np.isfinite(values).all() and np.isfinite(grads).all()
   # at the clip: log(p / (1 - p)) for 1 - p = 1e-6
-  assert float(preference.log_odds(jnp.float32(0.0))) == pytest.approx(math.log(1e6), rel=1e-3)
+  assert float(values[7]) == float(values[8]) == pytest.approx(math.log(1e6), rel=1e-3)
+  assert float(values[9]) == -1e4
 
 
 def test_sums_of_long_responses_keep_small_ratios():
   """4096 tokens of logp -3 with D = 1e-3 in total: differences before sums."""
   stats, batch = exactly([1e-3, 0], n=4096, lp=-3.0)
   ref = stats.logp_BT - np.float32([[1e-3 / 4096], [0]])
-  h = preference.dpo(stats, batch.replace(ref_logp_BT=ref)).metrics["pref/margin"].compute()
+  loss = pc.run(preference.dpo, stats, batch.replace(ref_logp_BT=ref))
+  h = loss.metrics["pref/margin"].compute()
   exact = float(np.float64(stats.logp_BT - ref).sum(1) @ [1, -1])
   assert float(h) == pytest.approx(exact, rel=1e-5)
 
@@ -456,7 +452,6 @@ def test_refusals(call, message):
 
 def test_take_and_add_are_exact_under_any_split():
   """Pair loss on rows 0, 1 of units of 4 plus half of another loss on rows 2, 3."""
-  @jax.jit
   def both(stats, batch):
     first = preference.dpo(*rows.take(stats, batch, size=4, at=(0, 1)))
     other = preference.sppo(*rows.take(stats, batch, size=4, at=(3, 2)), beta=1.0)
@@ -465,9 +460,9 @@ def test_take_and_add_are_exact_under_any_split():
   stats = stats.replace(extras={}, value_BT=None)
   keep = {"win_rate": batch.extras["win_rate"]}
   data = (stats, batch.replace(extras=keep))
-  loss, first, other = both(*data)
+  halves = [pc.cut(data, slice(i, i + 12)) for i in (0, 12)]
+  (loss, first, other), *halves = pc.run(lambda x: [both(*d) for d in x], [data, *halves])
   assert float(first.weight) == 4 and float(other.weight) == 8  # two of six units are not whole
   assert pc.mean(loss) == pytest.approx(pc.mean(first) + 0.5 * pc.mean(other), rel=1e-5)
-  halves = [both(*pc.cut(data, slice(i, i + 12)))[0] for i in (0, 12)]
-  assert sum(float(h.total) for h in halves) == pytest.approx(float(loss.total), rel=1e-5)
+  assert sum(float(h[0].total) for h in halves) == pytest.approx(float(loss.total), rel=1e-5)
   assert set(loss.metrics) == set(first.metrics) | set(other.metrics)

@@ -1,5 +1,6 @@
 """Supervised losses against loops, by hand, and as identities."""
 
+import functools
 import math
 
 import jax
@@ -86,14 +87,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("check", pc.CHECKS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_contract(case, check):
-  check(case)
-
-
-def test_true_sizes():
-  pc.true_sizes(CASES[5])
+@pc.contract(CASES)
+def test_contract(group, check):
+  check(group)
 
 
 def tiny(probabilities, **extras):
@@ -118,86 +114,91 @@ LOG2 = math.log(2)
 
 def test_by_hand():
   data = tiny([[0.5, 0.25]], weight=[3.0])
-  assert pc.mean(supervised.sft(*data)) == pytest.approx(1.5 * LOG2, rel=1e-6)
-  assert pc.mean(supervised.weighted_sft(*data)) == pytest.approx(4.5 * LOG2, rel=1e-6)
-  assert pc.mean(supervised.weighted_sft(*data, normalise="weight")) == pytest.approx(1.5 * LOG2)
+  plain, by_count, by_weight = pc.run(lambda s, b: (
+      supervised.sft(s, b), supervised.weighted_sft(s, b),
+      supervised.weighted_sft(s, b, normalise="weight")), *data)
+  assert pc.mean(plain) == pytest.approx(1.5 * LOG2, rel=1e-6)
+  assert pc.mean(by_count) == pytest.approx(4.5 * LOG2, rel=1e-6)
+  assert pc.mean(by_weight) == pytest.approx(1.5 * LOG2, rel=1e-6)
 
 
 def test_unlikelihood_by_hand():
   """p = 1/2 once wanted, once not, and p = 3/4 unwanted: (log 2 + alpha (log 2 + 2 log 2)) / 3."""
   data = tiny([[0.5, 0.5, 0.75]], negative_BT=[[0, 1, 1]])
-  loss = supervised.unlikelihood(*data, alpha=0.5)
+  loss = pc.run(functools.partial(supervised.unlikelihood, alpha=0.5), *data)
   assert pc.mean(loss) == pytest.approx((LOG2 + 0.5 * 3 * LOG2) / 3, rel=1e-6)
+
+
+def dittos(*data, **hyper):
+  """{form: (gradient, loss)}."""
+  def of(form):
+    def fn(s, b):
+      loss = supervised.ditto(s, b, form=form, **hyper)
+      return loss.total, loss
+    return jax.grad(fn, has_aux=True)
+  return pc.run(lambda s, b: {f: of(f)(s, b) for f in supervised.DITTO_FORMS}, *data)
 
 
 def test_ditto_by_hand():
   """One sentence (p = 0.5, 0.8) said twice with p = 0.75, 0.4; gamma 1/2: gaps 1/2 and 0."""
-  data = tiny([[0.5, 0.8, 0.75, 0.4]], copy_of_BT=[[-1, -1, 0, 1]])
-  assert pc.mean(supervised.ditto(*data)) == pytest.approx(LOG2 / 2, rel=1e-5)
-  assert float(supervised.ditto(*data).weight) == 2
-  assert pc.mean(supervised.ditto(*data, form="mse")) == pytest.approx(3 * 0.25 / 2, rel=1e-5)
-  below = tiny([[0.8, 0.1]], copy_of_BT=[[-1, 0]])  # target 0.4, below it
-  assert pc.mean(supervised.ditto(*below)) == pytest.approx(-math.log(0.7), rel=1e-5)
-  assert pc.mean(supervised.ditto(*below, form="log-above")) == pytest.approx(0, abs=1e-6)
+  found = dittos(*tiny([[0.5, 0.8, 0.75, 0.4]], copy_of_BT=[[-1, -1, 0, 1]]))
+  assert pc.mean(found["log"][1]) == pytest.approx(LOG2 / 2, rel=1e-5)
+  assert float(found["log"][1].weight) == 2
+  assert pc.mean(found["mse"][1]) == pytest.approx(3 * 0.25 / 2, rel=1e-5)
+  below = dittos(*tiny([[0.8, 0.1]], copy_of_BT=[[-1, 0]]))  # target 0.4, below it
+  assert pc.mean(below["log"][1]) == pytest.approx(-math.log(0.7), rel=1e-5)
+  assert pc.mean(below["log-above"][1]) == pytest.approx(0, abs=1e-6)
 
 
 def test_ditto_does_not_move_its_target_and_reads_a_masked_first_copy():
   stats, batch = tiny([[0.5, 0.8, 0.75, 0.3]], copy_of_BT=[[-1, -1, 0, 1]])
-  stats = stats.replace(logp_BT=np.nan_to_num(stats.logp_BT))
-  for form in supervised.DITTO_FORMS:
-    g = jax.grad(lambda s, f=form: supervised.ditto(s, batch, form=f).total)(stats).logp_BT
-    assert (g[0, :2] == 0).all() and g[0, 2] > 0, form
   mask = batch.mask_BT.copy()
   mask[0, :2] = 0
-  masked = supervised.ditto(stats, batch.replace(mask_BT=mask))
-  assert pc.mean(masked) == pytest.approx(pc.mean(supervised.ditto(stats, batch)), rel=1e-6)
+  whole, masked = dittos(stats, batch), dittos(stats, batch.replace(mask_BT=mask))
+  for form, (g, loss) in whole.items():
+    assert (g.logp_BT[0, :2] == 0).all() and g.logp_BT[0, 2] > 0, form
+    assert pc.mean(masked[form][1]) == pytest.approx(pc.mean(loss), rel=1e-6)
 
 
 @pc.x64
 def test_identities():
   stats, batch = pc.make(21)
-  plain = lambda **columns: batch.replace(extras={**batch.extras, **columns})  # noqa: E731
   ones, zeros = np.ones(pc.B), np.zeros((pc.B, pc.T))
-  want = {how: pc.mean(supervised.sft(stats, batch, aggregation=how))
-          for how in ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum")}
-  close = lambda loss, how="token-mean": np.testing.assert_allclose(  # noqa: E731
-      pc.mean(loss), want[how], rtol=1e-9)
-  for how in want:
-    close(supervised.weighted_sft(stats, plain(weight=ones), aggregation=how), how)
-    close(supervised.weighted_sft(stats, plain(weight=5 * ones), aggregation=how,
-                                  normalise="weight"), how)
-  close(supervised.unlikelihood(stats, plain(negative_BT=zeros)))
-  close(supervised.unlikelihood(stats, batch, alpha=0.0, candidates=True))
-  close(supervised.ditto(stats, plain(copy_of_BT=zeros.astype(int) - 1)))
-
-
-@pc.x64
-def test_raft_is_sft_on_what_was_kept():
-  stats, batch = pc.make(22)
+  hows = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum")
   keep = np.arange(pc.B) % 3 == 0
-  kept = batch.replace(valid_B=batch.valid_B * keep)
-  some = batch.replace(extras={**batch.extras, "weight": keep * 1.0})
-  for how in ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum"):
-    a = supervised.weighted_sft(stats, some, aggregation=how, normalise="weight")
-    b = supervised.sft(stats, kept, aggregation=how)
-    np.testing.assert_allclose((a.total, a.weight), (b.total, b.weight), rtol=1e-9)
+  def pairs(stats, batch):
+    def having(**columns):
+      return batch.replace(extras={**batch.extras, **columns})
+    for how in hows:
+      plain = supervised.sft(stats, batch, aggregation=how)
+      yield plain, supervised.weighted_sft(stats, having(weight=ones), aggregation=how)
+      scaled = supervised.weighted_sft(stats, having(weight=5 * ones), aggregation=how,
+                                       normalise="weight")
+      yield plain, scaled.replace(total=scaled.total / 5, weight=scaled.weight / 5)
+      # RAFT: weights of 0 and 1 are a selection
+      kept = supervised.sft(stats, batch.replace(valid_B=batch.valid_B * keep), aggregation=how)
+      yield kept, supervised.weighted_sft(stats, having(weight=keep * 1.0), aggregation=how,
+                                          normalise="weight")
+    plain = supervised.sft(stats, batch)
+    yield plain, supervised.unlikelihood(stats, having(negative_BT=zeros))
+    yield plain, supervised.unlikelihood(stats, batch, alpha=0.0, candidates=True)
+    yield plain, supervised.ditto(stats, having(copy_of_BT=zeros.astype(int) - 1))
+  for i, (a, b) in enumerate(pc.run(lambda *data: list(pairs(*data)), stats, batch)):
+    np.testing.assert_allclose((a.total, a.weight), (b.total, b.weight), rtol=1e-9, err_msg=str(i))
 
 
 def test_unlikelihood_of_a_certain_token_is_finite():
   data = tiny([[1.0, 0.5]], negative_BT=[[1, 0]])
-  g, loss = jax.grad(lambda s: (lambda l: (l.total, l))(supervised.unlikelihood(s, data[1])),
-                     has_aux=True)(data[0])
-  assert float(loss.total) == pytest.approx(-math.log(1e-7) + LOG2, rel=1e-4)
+  total, g = pc.run(jax.value_and_grad(lambda s, b: supervised.unlikelihood(s, b).total), *data)
+  assert float(total) == pytest.approx(-math.log(1e-7) + LOG2, rel=1e-4)
   assert np.isfinite(g.logp_BT).all() and g.logp_BT[0, 0] == 0
 
 
 def test_ditto_at_the_ends_of_probability():
-  data = tiny([[1e-30, 1.0, 1.0, 1e-30]], copy_of_BT=[[-1, -1, 0, 1]])
-  for form in supervised.DITTO_FORMS:
-    loss = supervised.ditto(*data, gamma=1.0, form=form)
-    assert np.isfinite(loss.total), form
-  capped = supervised.ditto(*data, gamma=1.0, form="log-above")
-  assert pc.mean(capped) == pytest.approx(-math.log(1e-20) / 2, rel=1e-3)
+  found = dittos(*tiny([[1e-30, 1.0, 1.0, 1e-30]], copy_of_BT=[[-1, -1, 0, 1]]), gamma=1.0)
+  for form, (g, loss) in found.items():
+    assert np.isfinite(loss.total) and np.isfinite(g.logp_BT).all(), form
+  assert pc.mean(found["log-above"][1]) == pytest.approx(-math.log(1e-20) / 2, rel=1e-3)
 
 
 @pytest.mark.parametrize("call,message", [

@@ -62,9 +62,8 @@ def one_row(values, old, returns):
 
 
 def test_by_hand():
-  # errors 1, 0.5, 1; clipped predictions 0.2, 0.5, 0.2: errors 0.8, 0.5, -0.8... against R = 1, 1, 0
   stats, batch = one_row([2.0, 0.5, 1.0], [0.0, 0.4, 0.0], [1.0, 1.0, 0.0])
-  # token 1: max(1, 0.64); token 2: 0.25 (inside); token 3: max(1, 0.04)
+  # clipped to 0.2, 0.5, 0.2: max(1, 0.64), 0.25 (inside), max(1, 0.04)
   assert cases.value(value.clipped, stats, batch) == pytest.approx((1 + 0.25 + 1) / 6)
   # the clip binds when the value moved towards the return and passed the range
   stats, batch = one_row([0.9, 0.5, 1.0], [0.0, 0.4, 1.0], [1.0, 1.0, 0.0])
@@ -137,6 +136,11 @@ def test_every_knob_is_alive():
     one, two = (cases.value(value.clipped, stats, batch, **h)
                 for h in (base, {**base, parameter: new}))
     assert abs(one - two) > 1e-6, parameter
+
+
+def test_defaults():
+  assert cases.hyperparameters(value.clipped) == {
+      "clip": 0.2, "coef": 1.0, "aggregation": "token-mean", "constant": None}
 
 
 def test_needs_and_errors():

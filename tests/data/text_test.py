@@ -1,0 +1,68 @@
+"""Tokenizers: round trips, end tokens, chat templates, mistakes."""
+
+import json
+
+import pytest
+import tokenizers
+
+from rljax.config import ConfigError
+from rljax.data import text
+
+
+def test_characters():
+  t = text.char(alphabet="012+=")
+  assert t.encode("1+2=").tolist() == [3, 5, 4, 6] and t.vocab_size == 7
+  assert t.decode([3, 5, 4, 6, t.eos_id, t.pad_id]) == "1+2="
+  assert t.response("1").tolist() == [3, t.eos_id]
+  with pytest.raises(ConfigError, match="character 'x' of '1x' is not in the alphabet"):
+    t.encode("1x")
+  with pytest.raises(ConfigError, match="repeats"):
+    text.char(alphabet="11")
+
+
+def test_bytes_round_trip_any_text():
+  t = text.byte()
+  assert t.decode(t.response("naïve ≠ 🙂")) == "naïve ≠ 🙂"
+  assert t.decode([0xC3, t.eos_id]) == "\ufffd"  # half a character is shown, not raised
+  assert t.render([{"role": "user", "content": "hi"}]).tolist() == list(b"user: hi\nassistant: ")
+
+
+def folder(path, *, eos="</s>", template=None):
+  words = {"<unk>": 0, "</s>": 1, "hello": 2, "world": 3, "user": 4}
+  t = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+  t.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+  t.save(str(path / "tokenizer.json"))
+  config = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>"}
+  config |= {"eos_token": eos} if eos else {}
+  config |= {"chat_template": template} if template else {}
+  (path / "tokenizer_config.json").write_text(json.dumps(config))
+  return str(path)
+
+
+def test_hugging_face_folder(tmp_path):
+  t = text.hf(path=folder(tmp_path))
+  assert t.encode("hello world").tolist() == [2, 3] and t.eos_id == 1 and t.stop_ids == (1,)
+  assert t.decode([2, 3, 1]) == "hello world"
+  assert t.pad_id == 1  # no pad token: any id will do, masks never look at it
+
+
+def test_chat_template_renders(tmp_path):
+  template = "{% for m in messages %}{{ m.role }} {{ m.content }}{% endfor %} world"
+  t = text.hf(path=folder(tmp_path, template=template))
+  assert t.render([{"role": "user", "content": "hello"}]).tolist() == [4, 2, 3]
+
+
+def test_stop_tokens(tmp_path):
+  assert text.hf(path=folder(tmp_path), stop_tokens=("user",)).stop_ids == (1, 4)
+  with pytest.raises(ConfigError, match="stop tokens"):
+    text.hf(path=folder(tmp_path), stop_tokens=("<|nothing|>",))
+
+
+def test_mistakes(tmp_path):
+  with pytest.raises(ConfigError, match="no end token"):
+    text.hf(path=folder(tmp_path, eos=None))
+  with pytest.raises(ConfigError, match="no folder"):
+    text.hf(path=str(tmp_path / "missing"))
+  (tmp_path / "tokenizer.json").write_text("{")
+  with pytest.raises(ConfigError, match="cannot be read"):
+    text.hf(path=str(tmp_path))

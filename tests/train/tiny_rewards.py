@@ -1,0 +1,19 @@
+"""A reward that a random model earns now and then, and the ways a reward may go wrong."""
+
+import numpy as np
+
+from rljax.config import ConfigError  # noqa: F401 (a file may import rljax)
+
+
+def even_digits(episodes, ctx):
+  """Share of even digits among the response's characters."""
+  return np.asarray([sum(c in "02468" for c in e.response) / 3 for e in episodes])
+
+
+def uses_models(episodes, ctx, *, times: float = 1.0):
+  """Mean log-probability of the response under the reference, and a fresh sample's length."""
+  prefixes = [e.turns[0].tokens for e in episodes]
+  scored = ctx.score("ref", prefixes, [e.turns[1].tokens for e in episodes])
+  again = ctx.sample("policy", prefixes, [(i, 0) for i in range(len(episodes))], max_tokens=2)
+  return np.asarray([times * logp.mean() + len(c.tokens)
+                     for (logp, _), c in zip(scored, again)])
