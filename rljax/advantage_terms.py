@@ -18,12 +18,11 @@ def paid(batch: Batch) -> Array:
 
 
 def rewards(batch: Batch, column: str = "") -> Array:
-  """float [B]: the sum of a row's token rewards, or the column of `extras`; 0 for invalid rows.
+  """float [B]: the sum of a row's token rewards, or the column of `extras`.
 
   Rewards at untrained tokens count: a response masked out of the loss was still answered.
   """
-  total_B = batch.extras[column] if column else jnp.sum(batch.reward_BT, axis=-1)
-  return jnp.where(batch.valid_B > 0, total_B, 0.0)
+  return batch.extras[column] if column else jnp.sum(batch.reward_BT, axis=-1)
 
 
 def group_ids(batch: Batch, by: tuple[str, ...]) -> Array:
@@ -54,7 +53,7 @@ def centre(x_N: Array, ids_N: Array, size: int) -> tuple[Array, Array, Array]:
 
   Args:
     x_N: float [N], finite.
-    ids_N: int [N] in [0, size]; elements of bin `size` are excluded: their first output is 0.
+    ids_N: int [N] in [0, size]; bin `size` is a group like the others, for what is to be ignored.
     size: number of groups at most.
   """
   def over_group(values_N):
@@ -62,7 +61,7 @@ def centre(x_N: Array, ids_N: Array, size: int) -> tuple[Array, Array, Array]:
   count_N = over_group(jnp.ones_like(x_N))
   # Shifting by the minimum makes all-equal groups exactly 0 and helps rewards far from 0.
   shifted_N = x_N - jax.ops.segment_min(x_N, ids_N, size + 1)[ids_N]
-  centred_N = jnp.where(ids_N < size, shifted_N - over_group(shifted_N) / count_N, 0.0)
+  centred_N = shifted_N - over_group(shifted_N) / count_N
   return centred_N, over_group(centred_N**2), count_N
 
 
@@ -93,9 +92,8 @@ def whitened(x_BT: Array, mask_BT: Array, ids_B: Array, *, shift: bool, eps: flo
 
   def over_group(values_BT):
     return jax.ops.segment_sum(jnp.sum(values_BT, axis=-1), ids_B, rows + 1)[ids_B][:, None]
-  low_B = jax.ops.segment_min(
-      jnp.min(jnp.where(on_BT, x_BT, jnp.inf), axis=-1), ids_B, rows + 1)[ids_B]
-  low_B1 = jnp.where(jnp.isfinite(low_B), low_B, 0.0)[:, None]  # a group without any token
+  low_B = jnp.min(jnp.where(on_BT, x_BT, jnp.inf), axis=-1)
+  low_B1 = jax.ops.segment_min(low_B, ids_B, rows + 1)[ids_B][:, None]
   shifted_BT = jnp.where(on_BT, x_BT - low_B1, 0.0)  # exactly 0 where all are equal
   count_B1 = over_group(mask_BT)
   mean_B1 = over_group(shifted_BT) / jnp.maximum(count_B1, 1.0)

@@ -41,9 +41,6 @@ def _base() -> ml_collections.ConfigDict:
       "limit": 500,            # problems of each set; 0 = all
       "verifier": fn("rljax.rewards.verify:task_verifier"),
   })
-  c.until = ml_collections.ConfigDict({  # stop early once an evaluation metric is reached
-      "metric": "", "at_least": 1.0,
-  })
   c.checkpoint = ml_collections.ConfigDict({"every": 50, "keep": 2})
   c.episodes_max_bytes = 200_000_000    # of the episode log
   return c

@@ -196,8 +196,12 @@ def test_gae(lam, holes):
   batch = batch_of(3, valid_B=INVALID_4)
   exists = batch.discount_BT + batch.mask_BT > 0
   batch = batch.replace(reward_BT=r.standard_normal((6, 5)) * exists)
-  if holes:
-    batch = batch.replace(mask_BT=batch.mask_BT * (r.random((6, 5)) < 0.6))
+  if holes:  # every pattern of trained and untrained tokens somewhere, the last action included
+    patterns = np.array([[1, 0, 1, 1, 0], [1, 1, 0, 0, 1], [0, 1, 1, 0, 1], [1, 1, 1, 0, 0],
+                         [1, 1, 1, 1, 1], [0, 0, 1, 0, 1.0]])
+    last = np.arange(5) < np.array([5, 5, 5, 4, 5, 4])[:, None] - 1
+    batch = batch.replace(mask_BT=patterns, discount_BT=0.9 * last,
+                          reward_BT=r.standard_normal((6, 5)))
   A, R = gae_loops(batch, lam)
   plain = advantages.gae(batch, lam=lam, whitened=False)
   on = (batch.mask_BT > 0) & (batch.valid_B[:, None] > 0)
@@ -304,7 +308,10 @@ def test_segment_norm(key, to_go):
   batch = batch_of(7, valid_B=INVALID_4, reward_BT=r.standard_normal((6, 5)))
   seg = np.where(r.random((6, 5)) < 0.2, -1, batch.extras["segment_BT"])
   batch = batch.replace(extras={**batch.extras, "segment_BT": seg})
-  for h in ({}, {"scale_by_std": False}, {"eps": 0.1, "ddof": 0}):
+  fine = np.where(seg < 0, -1, np.arange(5))  # one segment per token
+  for h in ({}, {"scale_by_std": False}, {"eps": 0.1, "ddof": 0}, "fine"):
+    if h == "fine":
+      h, batch = {}, batch.replace(extras={**batch.extras, "segment_BT": fine})
     np.testing.assert_allclose(
         adv("segment_norm", batch, key=key, to_go=to_go, **h),
         segment_loops(batch, key, to_go, h.get("scale_by_std", True), h.get("eps", 1e-6),
@@ -372,6 +379,8 @@ def test_reweight_is_the_correction_of_an_objective():
   normal = adv("reweight", batch, weight=weight, normalise=True)
   np.testing.assert_allclose(
       normal * on, batch.adv_BT * w / ((w * on).sum() / on.sum()) * on, rtol=1e-9)
+  faint = advantages.reweight(batch, weight=lambda *a: np.full((6, 5), 1e-3), normalise=True)
+  np.testing.assert_allclose(faint.adv_BT, batch.adv_BT)
   with pytest.raises(ValueError, match="old_logp"):
     advantages.reweight(batch.replace(old_logp_BT=None), weight=weight)
 
@@ -387,6 +396,18 @@ def test_group_accuracy():
   np.testing.assert_allclose(out["accuracy_B"], [2 / 3, 1, 2 / 3, 1, 2 / 3, 1])
 
 
+def test_as_many_groups_as_rows():
+  reward = np.zeros((6, 5))
+  reward[:, 0] = [1, 0, 1, 0, 1, 1]
+  batch = batch_of(reward_BT=reward, group_B=np.arange(6, dtype=np.int32)[::-1])
+  np.testing.assert_array_equal(advantages.group_accuracy(batch).extras["accuracy_B"], reward[:, 0])
+  assert np.all(adv("group_norm", batch) == 0) and np.all(adv("leave_one_out", batch) == 0)
+  x = np.random.default_rng(0).standard_normal((6, 5))
+  on = batch.mask_BT > 0
+  np.testing.assert_allclose(adv("whiten", batch.replace(adv_BT=x), by=("group_B",)),
+                             whiten_loops(x, on, range(6)), rtol=1e-8, atol=1e-9)
+
+
 def test_covariance_stats():
   batch = batch_of(13, valid_B=INVALID_4)
   on = (batch.mask_BT > 0) & (batch.valid_B[:, None] > 0)
@@ -400,6 +421,9 @@ def test_covariance_stats():
   np.testing.assert_allclose(out["cov_rate_B"], min(1.0, 0.2 * on.sum() / hits))
   rare = advantages.covariance_stats(batch, cov_low=0.1, cov_high=0.9, cov_fraction=1e-9).extras
   np.testing.assert_allclose(rare["cov_rate_B"], 1 / hits)  # at least one token
+  for h in ({"cov_low": 0.1, "cov_fraction": 1.0}, {"cov_low": 99.0}):  # too few candidates, none
+    all_dropped = advantages.covariance_stats(batch, cov_high=0.9, **h).extras["cov_rate_B"]
+    assert np.all(all_dropped == 1)
   with pytest.raises(ValueError, match="old_logp"):
     advantages.covariance_stats(batch.replace(old_logp_BT=None))
 
@@ -419,6 +443,9 @@ def test_chain_and_combine():
 
 
 # --- invariances of all of them -------------------------------------------------------------------
+
+# What leaves adv_BT alone where nothing is trained.
+UNTOUCHED = ("reweight", "kl_reward", "group_accuracy", "covariance_stats")
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -445,6 +472,21 @@ def test_order_of_rows_and_padding_change_nothing(name):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_invalid_rows_may_hold_anything(name):
+  batch = batch_of(17, valid_B=INVALID_4, adv_BT=np.random.default_rng(17).standard_normal((6, 5)))
+  bad = batch.replace(**{k: np.where(INVALID_4[:, None] > 0, getattr(batch, k), np.nan) for k in (
+      "reward_BT", "adv_BT", "value_BT", "old_logp_BT", "ref_logp_BT", "behav_logp_BT")})
+  bad = bad.replace(extras={**batch.extras, "baseline_B": np.where(INVALID_4 > 0, batch.extras[
+      "baseline_B"], np.nan)})
+  on = batch.mask_BT * INVALID_4[:, None] > 0
+  for field in ("adv_BT", "reward_BT"):
+    good, found = (np.asarray(getattr(fn(name)(b), field)) for b in (batch, bad))
+    np.testing.assert_array_equal(np.where(on, found, 0), np.where(on, good, 0))
+  if name not in UNTOUCHED:
+    assert np.all(adv(name, bad)[4] == 0)
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_empty_batches_and_one_token_stay_finite(name):
   batch = batch_of(16)
   one = np.zeros((6, 5))
@@ -453,7 +495,7 @@ def test_empty_batches_and_one_token_stay_finite(name):
       batch.replace(mask_BT=one), [2])):
     result = adv(name, b)
     assert np.all(np.isfinite(result))
-    if name not in ("reweight", "kl_reward", "group_accuracy", "covariance_stats", "whiten"):
+    if name not in UNTOUCHED:
       assert np.all(result[one == 0] == 0)
 
 

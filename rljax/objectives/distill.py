@@ -109,7 +109,7 @@ def _teacher_gap(stats: TokenStats, batch: Batch) -> Array:
   """`logp - teacher_logp` of the sampled tokens, [B, T]; 0 where nothing counts (NaN may be there).
   """
   gap_BT = stats.logp_BT - rows.column(batch, "teacher_logp_BT")
-  return jnp.where(batch.mask_BT * batch.valid_B[:, None] > 0, gap_BT, 0.0)
+  return jnp.where(batch.mask_BT * batch.valid_B[:, None] > 0, gap_BT, 0)
 
 
 def forward_kl_sampled(stats: TokenStats, batch: Batch, *, aggregation: str = "token-mean",

@@ -18,6 +18,9 @@ from rljax.types import Array, Batch, Loss, TokenStats
 class View:
   """Arrays [B, T] that are finite (0) wherever `mask_BT` is 0, padding rows included.
 
+  No gradient passes where the mask is 0, and `nums.aggregate` ignores what stands there, so later
+  terms need no masking of their own.
+
   Attributes:
     logp_BT: current log-probabilities, the only input with a gradient.
     old_BT: log-probabilities in the ratio's denominator.
@@ -102,7 +105,6 @@ def clip_metrics(ratio_BT: Array, v: View, *, clip_low: float, clip_high: float)
 
 
 def ratio_metrics(ratio_BT: Array, v: View) -> dict:
-  ratio_BT = jax.lax.stop_gradient(jnp.broadcast_to(ratio_BT, v.mask_BT.shape))
   return {
       "pg/ratio_mean": nums.mean_metric(ratio_BT, v.mask_BT),
       "pg/ratio_max": types.Max(jnp.max(jnp.where(v.mask_BT > 0, ratio_BT, 0.0))),
@@ -118,24 +120,26 @@ def share(flag_BT: Array, mask_BT: Array) -> types.Mean:
 
 
 def covariance(v: View, extras: dict) -> Array:
-  """(A - mean A) (logp - mean logp) per token, stop-gradient.
+  """(A - mean A) (logp - mean logp) per token.
 
   The means are those of the rows in this call, unless `advantages.covariance_stats` put those of
   the whole batch into `extras` (then micro-batches agree with the whole).
   """
-  logp_BT = jax.lax.stop_gradient(v.logp_BT)
   if "cov_adv_mean_B" in extras:
     adv_mean, logp_mean = (extras[k][:, None] for k in ("cov_adv_mean_B", "cov_logp_mean_B"))
   else:
     adv_mean = nums.masked_mean(v.adv_BT, v.mask_BT)
-    logp_mean = nums.masked_mean(logp_BT, v.mask_BT)
-  return (v.adv_BT - adv_mean) * (logp_BT - logp_mean)
+    logp_mean = nums.masked_mean(v.logp_BT, v.mask_BT)
+  return (v.adv_BT - adv_mean) * (v.logp_BT - logp_mean)
 
 
 def drop_rate(candidate_BT: Array, mask_BT: Array, fraction: float) -> Array:
-  """The probability that drops `fraction` of all tokens (at least one), by dropping candidates."""
+  """The probability that drops `fraction` of all tokens (at least one), by dropping candidates.
+
+  Above 1 when there are too few of them: then all go.
+  """
   wanted = jnp.maximum(fraction * jnp.sum(mask_BT), 1.0)
-  return jnp.minimum(wanted / jnp.maximum(jnp.sum(candidate_BT.astype(jnp.float32)), 1.0), 1.0)
+  return wanted / jnp.maximum(jnp.sum(candidate_BT.astype(jnp.float32)), 1.0)
 
 
 def token_uniform(behav_BT: Array, actions_BT: Array) -> Array:
@@ -164,13 +168,12 @@ def penalty(v: View, batch: Batch, *, kl_coef: float, kl_estimator: str) -> tupl
   """
   if batch.ref_logp_BT is None:
     raise ValueError("kl_coef is not 0 but the batch has no ref_logp_BT")
-  ref_BT = jnp.where(v.mask_BT > 0, batch.ref_logp_BT, 0.0)
-  kl_BT = nums.kl(v.logp_BT, ref_BT, kl_estimator.removeprefix("ratio-"))
+  kl_BT = nums.kl(v.logp_BT, batch.ref_logp_BT, kl_estimator.removeprefix("ratio-"))
   metrics = {"kl/penalty": nums.mean_metric(kl_BT, v.mask_BT)}
   if kl_estimator.startswith("ratio-"):
     kl_BT = v.ratio_BT * kl_BT
   if "kl_weight_BT" in batch.extras:
-    kl_BT = kl_BT * jnp.where(v.mask_BT > 0, batch.extras["kl_weight_BT"], 0.0)
+    kl_BT = kl_BT * batch.extras["kl_weight_BT"]
   return kl_coef * kl_BT, metrics
 
 
@@ -187,7 +190,7 @@ def finish(v: View, stats: TokenStats, batch: Batch, loss_BT: Array, metrics: di
   metrics["pg/zero_adv_rows"] = nums.mean_metric(zero_B, batch.valid_B)
   metrics["kl/behav"] = nums.mean_metric(v.behav_BT - v.logp_BT, v.mask_BT)
   if correction is not None:
-    weight_BT = jax.lax.stop_gradient(correction(v.old_BT, v.behav_BT, v.mask_BT))
+    weight_BT = correction(v.old_BT, v.behav_BT, v.mask_BT)
     metrics["pg/tis_weight_mean"] = nums.mean_metric(weight_BT, v.mask_BT)
     loss_BT = loss_BT * weight_BT
   if kl_coef:
@@ -196,5 +199,5 @@ def finish(v: View, stats: TokenStats, batch: Batch, loss_BT: Array, metrics: di
   if entropy_coef:
     if stats.entropy_BT is None:
       raise ValueError("entropy_coef is not 0 but the model gave no entropy_BT")
-    loss_BT = loss_BT - entropy_coef * jnp.where(v.mask_BT > 0, stats.entropy_BT, 0.0)
+    loss_BT = loss_BT - entropy_coef * stats.entropy_BT
   return nums.aggregate(loss_BT, v.mask_BT, aggregation, constant=constant, metrics=metrics)

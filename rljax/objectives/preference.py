@@ -82,8 +82,8 @@ def dpo(stats: TokenStats, batch: Batch, *, beta: float = 0.1, label_smoothing: 
 
   cDPO: `-(1-e) log sg(beta h) - e log sg(-beta h)` with e = label_smoothing
   (https://ericmitchell.ai/cdpo.pdf). Soft label: column p takes the place of 1 - e; p = 1 is DPO.
-  Offset (https://arxiv.org/abs/2402.10571): beta h - margin * column "margin". TRL's defaults are
-  the same: beta 0.1, smoothing 0, sums; it reads no soft labels.
+  Offset (https://arxiv.org/abs/2402.10571): beta h - margin * column "margin". TRL and Tunix: beta
+  0.1 and sums, too; no soft labels. TRL's "sigmoid" ignores its label_smoothing.
 
   Args:
     beta: strength of the pull to the reference; 0.01 is common on policy.
@@ -112,8 +112,8 @@ def dpo(stats: TokenStats, batch: Batch, *, beta: float = 0.1, label_smoothing: 
 def dpo_nll(stats: TokenStats, batch: Batch, *, beta: float = 0.1, nll: float = 1.0) -> Loss:
   """DPO + NLL: `-log sg(beta h) - nll * lbar_w`. https://arxiv.org/abs/2404.19733, eq. 1.
 
-  The likelihood is a mean per response, then per pair, as in the paper. TRL's `rpo_alpha` is off by
-  default and takes the mean over the tokens of the micro-batch.
+  The likelihood is a mean per response, then per pair, as in the paper. TRL sums the losses
+  "sigmoid" and "sft"; its "sft" is a mean over the tokens of the micro-batch.
   """
   pairs = rows.pairs(stats, batch)
   h_P = _difference(pairs)
@@ -149,7 +149,8 @@ def robust_dpo(stats: TokenStats, batch: Batch, *, beta: float = 0.1,
 def ipo(stats: TokenStats, batch: Batch, *, beta: float = 0.1, length_norm: bool = False) -> Loss:
   """IPO: `(h - 1/(2 beta))^2`. https://arxiv.org/abs/2310.12036, eq. 17 (beta is its tau).
 
-  The paper uses sums, as here; TRL divides by the length (`length_norm=True` does).
+  The paper writes sums, as here; TRL always divides by the length (`length_norm=True`), which it
+  says the authors did too.
   """
   pairs = rows.pairs(stats, batch)
   h_P = _difference(pairs, length_norm)
@@ -249,8 +250,8 @@ def ld_dpo(stats: TokenStats, batch: Batch, *, beta: float = 0.1, alpha: float =
   """Length-desensitised DPO: tokens after the shorter length count alpha in both log-probabilities.
 
   With n = min(|y_w|, |y_l|): `D = sum_{t<=n} d_t + alpha sum_{t>n} d_t`, loss `-log sg(beta h)`.
-  https://arxiv.org/abs/2409.06411. alpha in [0, 1]; 1 is DPO. TRL's `ld_alpha` is off by
-  default and leaves the reference's log-probabilities whole.
+  https://arxiv.org/abs/2409.06411. alpha in [0, 1]; 1 is DPO. TRL: `ld_alpha`, off by
+  default.
   """
   shorter_B = jnp.repeat(jnp.min(rows.units(rows.lengths(batch), 2), axis=1), 2)
   place_BT = jnp.cumsum(batch.mask_BT, axis=1)
@@ -321,7 +322,7 @@ def orpo(stats: TokenStats, batch: Batch, *, lam: float = 0.1) -> Loss:
 
 @types.needs(_reference)
 def sppo(stats: TokenStats, batch: Batch, *, beta: float = 1e-3) -> Loss:
-  """SPPO: `(D - (win_rate - 1/2) / beta)^2`, mean over rows. https://arxiv.org/abs/2405.00675.
+  """SPPO: `(D - (win_rate - 1/2) / beta)^2`, mean over rows. https://arxiv.org/abs/2405.00675, 4.7.
 
   Rows need no partner: the best and the worst of a group as two rows give the authors' pair loss
   `1/2 [(..)_w^2 + (..)_l^2]`. In their "single" variant the win rate of the winner is P(w > l) and

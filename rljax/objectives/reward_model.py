@@ -39,7 +39,7 @@ def _read(x_BT: Array, index_BN: Array, valid_B: Array) -> Array:
   """`x_BT[b, index_BN[b, n]]`, 0 in rows that do not count. A trailing axis K stays."""
   trailing = (1,) * (x_BT.ndim - 2)
   out = jnp.take_along_axis(x_BT, index_BN.reshape(*index_BN.shape, *trailing), axis=1)
-  return jnp.where(valid_B.reshape(-1, 1, *trailing) > 0, out, 0.0)
+  return jnp.where(valid_B.reshape(-1, 1, *trailing) > 0, out, 0)
 
 
 def _heads(stats: TokenStats) -> Array:
@@ -137,12 +137,12 @@ def multi_head(stats: TokenStats, batch: Batch, *, label_smoothing: float = 0.0)
   d_PK = rows.units(heads_BK, 2)[:, 0] - rows.units(heads_BK, 2)[:, 1]
   p_PK = rows.column(batch, "p_BK", 2)
   known_PK = ~jnp.isnan(p_PK) & (rows.valid(batch, 2) > 0)[:, None]
-  p_PK = jnp.where(known_PK, p_PK, 0.5)
+  p_PK = jnp.nan_to_num(p_PK)
   smooth_PK = (1.0 - label_smoothing) * p_PK + label_smoothing * (1.0 - p_PK)
   known_PK = known_PK.astype(d_PK.dtype)
-  agrees_PK = 0.5 * (1.0 + jnp.sign(d_PK * (p_PK - 0.5)))
-  metrics = {"rm/accuracy": nums.mean_metric(agrees_PK, known_PK * (p_PK != 0.5)),
-             "rm/margin": nums.mean_metric(jnp.sign(p_PK - 0.5) * d_PK, known_PK)}
+  margin_PK = d_PK * jnp.sign(p_PK - 0.5)
+  metrics = {"rm/accuracy": rows.accuracy(margin_PK, known_PK * (p_PK != 0.5)),
+             "rm/margin": nums.mean_metric(margin_PK, known_PK)}
   return rows.reduce(_cross_entropy(d_PK, smooth_PK), known_PK, metrics)
 
 
@@ -160,7 +160,7 @@ def _ranked(stats: TokenStats, batch: Batch, size: int) -> tuple[Array, Array, A
   position_BN, valid_B = rows.column(batch, "position_BN"), rows.valid(batch)
   present_BN = (position_BN >= 0) & (valid_B > 0)[:, None]
   r_BN = _read(stats.value_BT, jnp.maximum(position_BN, 0), valid_B)
-  return jnp.where(present_BN, r_BN, 0.0), rows.column(batch, "rank_BN"), present_BN
+  return jnp.where(present_BN, r_BN, 0), rows.column(batch, "rank_BN"), present_BN
 
 
 def all_pairs(stats: TokenStats, batch: Batch, *, size: int = 4, centering: float = 0.0) -> Loss:
@@ -371,7 +371,7 @@ def segments(stats: TokenStats, batch: Batch, *, positive_weight: float = 1.0) -
   heads_BTK = _heads(stats)
   y_BTK = rows.column(batch, "segment_label_BTK")
   known_BTK = ~jnp.isnan(y_BTK) & ((batch.mask_BT * batch.valid_B[:, None]) > 0)[..., None]
-  y_BTK, h_BTK = jnp.where(known_BTK, y_BTK, 0.0), jnp.where(known_BTK, heads_BTK, 0.0)
+  y_BTK, h_BTK = jnp.where(known_BTK, y_BTK, 0), jnp.where(known_BTK, heads_BTK, 0)
   loss = positive_weight * y_BTK * jax.nn.softplus(-h_BTK) + (1.0 - y_BTK) * jax.nn.softplus(h_BTK)
   known_BTK = known_BTK.astype(h_BTK.dtype)
   hit_BTK = ((h_BTK > 0) == (y_BTK > 0.5)).astype(h_BTK.dtype)

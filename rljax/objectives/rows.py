@@ -74,7 +74,7 @@ def valid(batch: Batch, size: int = 1) -> Array:
 def token_sum(x_BT: Array, batch: Batch) -> Array:
   """Sum over the unmasked tokens of each row; entries under the mask may be NaN. Float [B]."""
   mask_BT = batch.mask_BT * batch.valid_B[:, None]
-  return jnp.sum(jnp.where(mask_BT > 0, x_BT, 0.0) * mask_BT, axis=-1)
+  return jnp.sum(jnp.where(mask_BT > 0, x_BT, 0.0), axis=-1)
 
 
 def token_mean(x_BT: Array, batch: Batch) -> Array:

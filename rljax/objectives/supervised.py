@@ -103,15 +103,15 @@ def unlikelihood(stats: TokenStats, batch: Batch, *, alpha: float = 1.0, candida
     ValueError: a missing column, or as `nums.aggregate`.
   """
   mask_BT = batch.mask_BT * batch.valid_B[:, None]
-  nll_BT = jnp.where(mask_BT > 0, -stats.logp_BT, 0.0)
+  nll_BT = jnp.where(mask_BT > 0, -stats.logp_BT, 0)
   if candidates:
     present_BTK = (rows.column(batch, "ids_BTK") >= 0) & (mask_BT > 0)[..., None]
-    logp_BTK = jnp.where(present_BTK, stats.extras["logp_BTK"], -1.0)
+    logp_BTK = jnp.where(present_BTK, stats.extras["logp_BTK"], 0)
     unlikely_BT = -jnp.sum(jnp.where(present_BTK, _log1mexp(logp_BTK), 0.0), axis=-1)
     loss_BT, negative_BT = nll_BT + alpha * unlikely_BT, jnp.any(present_BTK, axis=-1)
   else:
     negative_BT = (rows.column(batch, "negative_BT") > 0) & (mask_BT > 0)
-    unlikely_BT = -_log1mexp(jnp.where(negative_BT, -nll_BT, -1.0))
+    unlikely_BT = -_log1mexp(-nll_BT)
     loss_BT = jnp.where(negative_BT, alpha * unlikely_BT, nll_BT)
   metrics = {"sft/nll": nums.mean_metric(nll_BT, mask_BT),
              "sft/unlikelihood": nums.mean_metric(unlikely_BT, mask_BT * negative_BT)}
@@ -142,11 +142,11 @@ def ditto(stats: TokenStats, batch: Batch, *, gamma: float = 0.5, form: str = "l
   source_BT = rows.column(batch, "copy_of_BT")
   repeats_BT = (source_BT >= 0) & (mask_BT > 0)
   pseudo_BT = jnp.broadcast_to(jnp.any(repeats_BT, axis=1, keepdims=True), mask_BT.shape)
-  nll_BT = jnp.where(mask_BT > 0, -stats.logp_BT, 0.0)
+  nll_BT = jnp.where(mask_BT > 0, -stats.logp_BT, 0)
   p_BT = jnp.exp(-nll_BT)
   # the first copy may be masked: only its probability is needed
   copied_BT = jnp.exp(jnp.take_along_axis(stats.logp_BT, jnp.maximum(source_BT, 0), axis=1))
-  copied_BT = jax.lax.stop_gradient(jnp.where(repeats_BT, copied_BT, 0.0))
+  copied_BT = jax.lax.stop_gradient(jnp.where(repeats_BT, copied_BT, 0))
   gap_BT = p_BT - gamma * copied_BT
   if form == "mse":
     penalty_BT = 3.0 * gap_BT**2

@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import json
-import logging
 import os
 
 import rljax
@@ -12,8 +11,7 @@ from rljax import recipes
 from rljax.train import checkpoint
 from rljax.types import PyTree
 
-log = logging.getLogger(__name__)
-ConfigError = config_lib.ConfigError
+ConfigError, fn = config_lib.ConfigError, config_lib.fn
 
 
 def cache_folder() -> str:
@@ -22,74 +20,75 @@ def cache_folder() -> str:
   return os.environ.get("RLJAX_CACHE") or os.path.join(home, "rljax")
 
 
-def trained(setup, *, at_least: float = 0.4, at_most: float = 0.65, metric: str = "pass_at_1",
-            steps: int = 3000, rows: int = 256, every: int = 25, seed: int = 0,
-            problems: int = 500, lr: float = 3e-3) -> PyTree:
-  """Trains the role's model on the demonstrations of the run's tasks until it has the wanted skill.
+def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float = 0.65,
+            steps: int = 800, rows: int = 128, lr: float = 3e-3, seed: int = 0,
+            problems: int = 500) -> PyTree:
+  """Trains the role's model on demonstrations of the run's tasks, a stated share of them wrong.
 
-  The base is an ordinary run (the `sft` recipe) in the cache folder, found again by the hash of its
-  config and a fingerprint of its tasks; its result.json states the skill. Skill is measured on the
-  run's first evaluation set, at the run's evaluation temperature.
+  The noise plants the skill: a model that imitates well is right in about 1 - noise of its samples, and
+  knows more than it shows. The base is an ordinary run (the `sft` recipe) in the cache folder, found
+  again by the hash of its config and a fingerprint of its tasks; its result.json states the skill,
+  measured on the run's first evaluation set at the run's evaluation temperature.
 
   Args:
     setup: see `rljax.train.build.Setup`.
-    at_least, at_most: the band in which `metric` must lie when training stops.
-    steps: give up after this many. rows: demonstrations per step. every: steps between measurements.
+    noise: share of demonstrations with one wrong digit (`rljax.rollouts.dataset`).
+    at_least, at_most: the band in which pass@1 must lie at the end.
+    steps, rows, lr: supervised steps, demonstrations per step, AdamW's peak rate (falling to 0).
     seed: of the base, apart from the run's, so that seeds of a run share one base.
     problems: how many measure the skill.
-    lr: learning rate of AdamW.
 
   Raises:
     ConfigError: no evaluation set, or the band was missed.
   """
-  config = _recipe(setup.config, at_least, metric, steps, rows, every, seed, problems, lr)
+  config = _recipe(setup.config, noise, steps, rows, lr, seed, problems)
   folder = os.path.join(cache_folder(), "bases", _fingerprint(config))
   os.makedirs(folder, exist_ok=True)
   with open(os.path.join(folder, "lock"), "w") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if this process is killed
-    return _train_or_load(config, folder, metric, at_least, at_most, setup)
+    params, result = _train_or_load(config, folder)
+  skill = result["eval"]["after"]["pass_at_1"]
+  print(f"base model: pass@1 {skill:.3f} after {result['steps']} supervised steps on demonstrations "
+        f"of which {noise:.0%} are wrong")
+  if not at_least <= skill <= at_most:
+    raise ConfigError(
+        f"the base model has pass@1 {skill:.3f}, wanted {at_least:g} to {at_most:g}; change "
+        f"init.steps or init.noise (its run: {folder}/run)")
+  return params
 
 
-def _train_or_load(config, folder, metric, at_least, at_most, setup):
+def _train_or_load(config, folder):
   from rljax.train import build, loop  # they know `init` leaves, and so this module, by name only
   workdir = os.path.join(folder, "run")
   result = loop.read_result(workdir)
   if result is None:
-    print(f"training a base model to {metric} >= {at_least:g} (cached afterwards)")
+    print("training a base model (kept for later runs)")
     params = loop.train(config, workdir)["policy"].params
-    result = loop.read_result(workdir)
-  else:
-    roles = build.build(config).roles
-    found = checkpoint.Checkpoints(os.path.join(workdir, "checkpoints")).restore(roles.abstract())
-    if found is None:
-      raise ConfigError(f"the base model in {folder} has no checkpoint; delete that folder")
-    params = found[1]["policy"].params
-  skill = result["eval"]["after"][metric]
-  print(f"base model: {metric} {skill:.3f} after {result['steps']} supervised steps")
-  if not at_least <= skill <= at_most:
-    raise ConfigError(
-        f"the base model has {metric} {skill:.3f}, wanted {at_least:g} to {at_most:g}; change "
-        f"init.steps or init.every (its run: {workdir})")
-  return params
+    return params, loop.read_result(workdir)
+  checkpoints = checkpoint.Checkpoints(os.path.join(workdir, "checkpoints"))
+  found = checkpoints.restore(build.build(config).roles.abstract())
+  checkpoints.close()
+  if found is None:
+    raise ConfigError(f"the base model in {folder} has no checkpoint; delete that folder")
+  return found[1]["policy"].params, result
 
 
-def _recipe(parent, at_least, metric, steps, rows, every, seed, problems, lr):
+def _recipe(parent, noise, steps, rows, lr, seed, problems):
   if not parent.evals:
     raise ConfigError("config.evals: a trained base needs an evaluation set to measure its skill")
   name = sorted(parent.evals)[0]
   c = recipes.sft()
   c.name, c.seed, c.steps, c.prompts = "base", seed, steps, rows
+  c.rollout.noise = noise
   c.tokenizer, c.tasks = parent.tokenizer, parent.tasks
   c.roles.policy.model = parent.roles.policy.model
   c.limits = parent.limits
   c.sampling = parent.sampling
   c.evals[name] = parent.evals[name]
-  c.eval.update({"every": every, "limit": problems, "temperature": parent.eval.temperature,
-                 "greedy": parent.eval.greedy})
-  c.eval.verifier = parent.eval.verifier
-  c.until.metric, c.until.at_least = f"eval/{name}/{metric}", at_least
-  c.updates.policy.optimizer.lr = lr
-  c.checkpoint.every = 4 * every
+  c.eval = parent.eval.copy_and_resolve_references()
+  c.eval.every, c.eval.limit = 0, problems
+  c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=lr, decay="linear", steps=steps)
+  c.checkpoint.every = 200
   return c
 
 

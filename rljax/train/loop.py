@@ -19,7 +19,7 @@ from rljax.train import build as build_lib
 from rljax.train import checkpoint, preflight, progress, runlog
 
 # Keys that may differ between a run and its continuation.
-FREE = ("steps", "until", "eval", "checkpoint", "episodes_max_bytes", "name")
+FREE = ("steps", "eval", "checkpoint", "episodes_max_bytes", "name")
 
 
 def train(config, workdir: str, *, devices=None, quiet: bool = False) -> dict[str, Any]:
@@ -51,20 +51,30 @@ class Loop:
         os.path.join(workdir, "checkpoints"), keep=run.config.checkpoint.keep)
     self.quiet = quiet
     self.host = {"curriculum": run.curriculum.init(len(run.tasks)), "eval_before": {},
-                 "seconds": 0.0, "tokens": 0, "skipped": 0, "faults": {}, "stopped": False}
+                 "seconds": 0.0, "tokens": 0, "skipped": 0, "faults": {}}
 
   # --- the loop ---
 
-  def run(self) -> dict[str, Any]:
-    config, roles = self.config, self.r.roles
+  def start(self) -> int:
+    """Restores or creates all weights and opens the logs; the first step to run."""
     first = self._restore()
     self.log = runlog.RunLog(self.workdir, resume_step=first,
-                             max_bytes=config.episodes_max_bytes)
-    self.progress = progress.Progress(config.steps, stream=_Null() if self.quiet else None)
+                             max_bytes=self.config.episodes_max_bytes)
+    self.progress = progress.Progress(self.config.steps, stream=_Null() if self.quiet else None)
     self.began = time.monotonic() - self.host["seconds"]
+    return first
+
+  def stop(self) -> None:
+    self.progress.close()
+    self.log.close()
+    self.checkpoints.close()
+
+  def run(self) -> dict[str, Any]:
+    config = self.config
+    first = self.start()
     step, scalars = first, {}
     try:
-      while step < config.steps and not self.host["stopped"]:
+      while step < config.steps:
         if step == first or step % max(config.checkpoint.every, 1) == 0:
           self._save(step)
         scalars = {}
@@ -72,22 +82,17 @@ class Loop:
           scalars.update(self._evaluate_all(step))
           if step == 0:
             self.host["eval_before"] = dict(scalars)
-          if self._reached(scalars):
-            self.host["stopped"] = True
-            break
-        scalars.update(self._step(step))
+        scalars.update(self.step(step))
         self.log.metrics(step, scalars)
         step += 1
         self.progress.update(step, scalars)
       self._save(step)
-      self._finish(step, scalars)
+      self._finish(step)
     finally:
-      self.progress.close()
-      self.log.close()
-      self.checkpoints.close()
-    return roles.states
+      self.stop()
+    return self.r.roles.states
 
-  def _step(self, step: int) -> dict[str, float]:
+  def step(self, step: int) -> dict[str, float]:
     clock = _Clock()
     episodes, indices, faults = self._rollout(step)
     clock.lap("sample")
@@ -230,20 +235,8 @@ class Loop:
     self.host["seconds"] = time.monotonic() - self.began
     self.checkpoints.save(step, self.r.roles.states, self.host)
 
-  def _reached(self, scalars) -> bool:
-    until = self.config.until
-    if not until.metric:
-      return False
-    if until.metric not in scalars:
-      raise config_lib.ConfigError(
-          f"config.until.metric: {until.metric!r} is not measured (there is: "
-          f"{', '.join(sorted(scalars)) or 'nothing'})")
-    return scalars[until.metric] >= until.at_least
-
-  def _finish(self, step, scalars):
-    after = {k: v for k, v in scalars.items() if k.startswith("eval/")}
-    if not self.host["stopped"] or not after:
-      after = self._evaluate_all(step)
+  def _finish(self, step):
+    after = self._evaluate_all(step)
     if after:
       self.log.metrics(step, after)
     seconds = time.monotonic() - self.began

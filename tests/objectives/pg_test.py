@@ -120,6 +120,15 @@ def test_reference_of_each_function(name, h):
     check(name, stats, batch, **h)
 
 
+@pytest.mark.parametrize("weight", ["hard", "grpo"])
+def test_nft_clamps_the_accuracy(weight):
+  stats, batch = cases.random_batch(2)
+  for accuracy in (0.995, 0.9, 0.1, 0.005):
+    extras = {**batch.extras, "accuracy_B": np.full(cases.B, accuracy)}
+    check("nft", stats, batch.replace(extras=extras), prompt_weight=weight, constant=10.0)
+    check("nft", stats, batch.replace(extras=extras), accuracy_clip=0.2, constant=10.0, floor=0.1)
+
+
 @pytest.mark.parametrize("name", ["grpo", "gspo", "cispo", "nft", "reinforce"])
 def test_without_old_logp_the_current_policy_is_the_denominator(name):
   stats, batch = cases.random_batch(4, old=False)
@@ -383,9 +392,21 @@ def test_clip_cov_reference(low, high, fraction):
     grad = np.where(drop, 0.0, grad)
     np.testing.assert_allclose(cases.gradient(f, stats, batch), grad, rtol=1e-8, atol=1e-12)
     result = f(stats, batch)
+    lost = expected("ppo", stats, batch.replace(mask_BT=batch.mask_BT * drop))[0] * drop.sum()
+    assert float(result.total) == pytest.approx(loss * on.sum() - lost)
     assert cases.metric(result, "pg/cov_candidates") == pytest.approx(candidate.sum() / on.sum())
     assert cases.metric(result, "pg/cov_dropped") == pytest.approx(drop.sum() / on.sum())
   assert hits > 0
+
+
+def test_clip_cov_drops_at_least_one_token():
+  stats, batch = cases.random_batch(13, spread=0.1)
+  on = batch.mask_BT > 0
+  A, lp = batch.adv_BT, stats.logp_BT
+  cov = (A - A[on].mean()) * (lp - lp[on].mean())
+  for x in cov[on][:4]:  # a band with one candidate in it
+    f = fn("clip_cov", cov_low=x - 1e-9, cov_high=x + 1e-9)
+    assert cases.metric(f(stats, batch), "pg/cov_dropped") == pytest.approx(1 / on.sum())
 
 
 def test_token_uniform_is_uniform():

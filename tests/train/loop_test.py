@@ -41,7 +41,7 @@ def finished(tmp_path_factory):
   """One whole run, with the compilations of each step counted."""
   workdir = str(tmp_path_factory.mktemp("runs") / "a")
   counts = []
-  original = loop.Loop._step
+  original = loop.Loop.step
 
   def counted(self, step):
     with testing.count_compilations() as c:
@@ -49,11 +49,11 @@ def finished(tmp_path_factory):
     counts.append(c.count)
     return out
 
-  loop.Loop._step = counted
+  loop.Loop.step = counted
   try:
     states = loop.train(load(), workdir, quiet=True)
   finally:
-    loop.Loop._step = original
+    loop.Loop.step = original
   return workdir, states, counts
 
 
