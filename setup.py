@@ -1,4 +1,4 @@
-"""Packaging. `pip install -e .` is enough on a CPU; extras add an accelerator or an optional reader."""
+"""Packaging. `pip install -e .` is enough on a CPU; extras add accelerators or optional readers."""
 
 import pathlib
 
@@ -36,7 +36,8 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda12]>=0.10"],
         "data": data,
-        "test": [*data, "pytest", "pytest-xdist", "hypothesis", "ruff", "libtpu; sys_platform == 'linux'"],
+        "test": [*data, "pytest", "pytest-xdist", "hypothesis", "ruff",
+                 "libtpu; sys_platform == 'linux'"],
     },
     entry_points={"console_scripts": [
         "rljax-train = rljax.main:train",

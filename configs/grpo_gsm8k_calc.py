@@ -1,7 +1,7 @@
 """GRPO on the calculations of real maths word problems: the <<a*b=c>> annotations of GSM8K.
 
-Train and test never share an equation: a hash of the equation decides which side it may be on, so the
-test equations are new even where the two files overlap.  https://arxiv.org/abs/2110.14168
+Train and test never share an equation: a hash of the equation decides which side it may be on, so
+the test equations are new even where the two files overlap.  https://arxiv.org/abs/2110.14168
 
   rljax-train --config configs/grpo_gsm8k_calc.py --config.tasks.path=train.jsonl \\
       --config.evals.test.path=test.jsonl --workdir runs/calc

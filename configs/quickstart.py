@@ -24,7 +24,8 @@ def get_config():
   c.roles.policy.init = fn("rljax.train.base:trained", noise=0.45)
   c.roles.ref = recipes.role(init="policy", train=False)
   c.updates.policy.objective.kl_coef = 0.001
-  c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=5e-4, warmup=10, decay="linear", steps=250)
+  c.updates.policy.optimizer = fn(
+      "rljax.optim:adamw", lr=5e-4, warmup=10, decay="linear", steps=250)
   c.eval.every = 25
   return c
 

@@ -1,7 +1,7 @@
-"""`make bench`: one GRPO iteration of the quickstart's size, its parts, and its multiple of the floor.
+"""`make bench`: one GRPO iteration of the quickstart's size, its parts, its multiple of the floor.
 
-The floor is the arithmetic the iteration cannot avoid, at the rate of a large jax matmul measured in the
-same process. Compare only on an otherwise idle machine; the load average is printed.
+The floor is the arithmetic the iteration cannot avoid, at the rate of a large jax matmul measured
+in the same process. Compare only on an otherwise idle machine; the load average is printed.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def matmul_rate(size: int = 1024, repeats: int = 30) -> float:
 
 
 def floor_flops(cfg, prompts: int, group: int, with_ref: bool) -> dict[str, float]:
-  """FLOPs of the matmuls of one iteration: sampling (prompts prefilled once), gradient, reference."""
+  """Matmul FLOPs of one iteration: sampling (prompts prefilled once), gradient, reference."""
   D, H, K, Hd, M, V = cfg.width, cfg.heads, cfg.kv_heads, cfg.head_dim, cfg.mlp, cfg.vocab
   token = 2 * cfg.layers * (D * Hd * (2 * H + 2 * K) + 3 * D * M)
   pair = 4 * cfg.layers * H * Hd  # one query against one key: scores and values
@@ -81,15 +81,16 @@ def measure(*, kl: bool, steps: int) -> dict[str, float]:
 def main() -> int:
   parser = argparse.ArgumentParser("rljax.bench")
   parser.add_argument("--steps", type=int, default=40)
-  parser.add_argument("--kl", action="store_true", help="with the reference model of the quickstart")
+  parser.add_argument(
+      "--kl", action="store_true", help="with the reference model of the quickstart")
   parser.add_argument("--json", action="store_true")
   args = parser.parse_args()
   result = measure(kl=args.kl, steps=args.steps)
   if args.json:
     print(json.dumps(result))
     return 0
-  print(f"one GRPO iteration: 32 prompts x 8 samples, {PROMPT}+{RESPONSE} tokens, 3 layers, width 128"
-        f"{', with reference' if args.kl else ''}; median of {args.steps}; "
+  print(f"one GRPO iteration: 32 prompts x 8 samples, {PROMPT}+{RESPONSE} tokens, 3 layers, "
+        f"width 128{', with reference' if args.kl else ''}; median of {args.steps}; "
         f"{jax.default_backend()}, load average {os.getloadavg()[0]:.2f}")
   print(f"  jax matmul rate {result['matmul_gflops']:8.0f} GFLOP/s")
   for name, key in (("floor", "floor"), ("  of sampling", "floor_sample"),

@@ -3,9 +3,9 @@
   c.tasks = fn("rljax.data.tasks:addition", digits=3)        # a leaf
   bind(c.tasks)                                              # functools.partial(addition, digits=3)
 
-A config file has `get_config()` and, optionally, `ARMS`, `RUNLOCAL` and `SCALE`: dicts of dotted keys.
-`load("configs/x.py:runlocal,no_kl")` applies the named forms and arms left to right. This module imports
-no jax, so a config loads in milliseconds.
+A config file has `get_config()` and, optionally, `ARMS`, `RUNLOCAL` and `SCALE`: dicts of dotted
+keys. `load("configs/x.py:runlocal,no_kl")` applies the named forms and arms left to right. This
+module imports no jax, so a config loads in milliseconds.
 """
 
 import ast
@@ -18,10 +18,10 @@ import inspect
 import json
 import os
 import sys
-from typing import Any, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_collections
-
 
 # The parts of a config whose keys are names that its author chooses; they take new entries.
 NAMED = ("rewards", "reward_weights", "evals", "roles", "updates")
@@ -60,7 +60,8 @@ def resolve(target: str) -> Callable:
     except ModuleNotFoundError as e:
       if e.name and (module_name == e.name or module_name.startswith(e.name + ".")):
         raise ConfigError(f"{target!r}: there is no module {e.name!r}") from None
-      raise ConfigError(f"{target!r} needs the package {e.name!r}, which is not installed") from None
+      raise ConfigError(
+          f"{target!r} needs the package {e.name!r}, which is not installed") from None
   if not hasattr(module, name):
     raise ConfigError(f"{target!r}: {module_name} has no {name!r}{_nearest(name, dir(module))}")
   return getattr(module, name)
@@ -127,10 +128,10 @@ def _nearest(name: str, known) -> str:
   return f"; did you mean {close[0]!r}?" if close else ""
 
 
-# --- loading ----------------------------------------------------------------------------------------
+# --- loading --------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _load_file(path: str):
   if not os.path.exists(path):
     raise ConfigError(f"there is no file {path}")
@@ -168,7 +169,8 @@ def load(spec: str, overrides: Mapping[str, Any] | None = None) -> ml_collection
       apply(config, arms[name], path)
     else:
       known = ["runlocal", *arms] + (["scale"] if hasattr(module, "SCALE") else [])
-      raise ConfigError(f"{path} has no arm {name!r}{_nearest(name, known)} (it has: {', '.join(known)})")
+      raise ConfigError(
+          f"{path} has no arm {name!r}{_nearest(name, known)} (it has: {', '.join(known)})")
   apply(config, overrides or {}, path)
   return config
 
@@ -231,7 +233,7 @@ def _unknown(node, name, dotted, where, known=None):
 
 
 def parse_overrides(args: list[str]) -> dict[str, Any]:
-  """`["--config.a.b=1", "--config.c=x"]` -> `{"a.b": 1, "c": "x"}`. Values are Python literals or text.
+  """`["--config.a.b=1", "--config.c=x"]` -> `{"a.b": 1, "c": "x"}`: Python literals, else text.
 
   Raises:
     ConfigError: an argument that is not of that form.
@@ -249,7 +251,7 @@ def parse_overrides(args: list[str]) -> dict[str, Any]:
   return result
 
 
-# --- identity ---------------------------------------------------------------------------------------
+# --- identity -------------------------------------------------------------------------------------
 
 
 def to_dict(config) -> dict:

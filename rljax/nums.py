@@ -124,8 +124,8 @@ def aggregate(loss_BT: Array, mask_BT: Array, how: str, *, constant: float | Non
     constant              sum_it m l / (N * constant)               (Dr. GRPO; constant = L_max)
     token-sum-constant    sum_it m l / constant                     (weight 0: see below)
 
-  A weight of 0 means "already normalised": the step divides by `where(weight > 0, weight, 1)`, which
-  also makes the loss of a batch without any valid row 0 instead of NaN.
+  A weight of 0 means "already normalised": the step divides by `where(weight > 0, weight, 1)`,
+  which also makes the loss of a batch without any valid row 0 instead of NaN.
 
   Args:
     loss_BT: float [B, T]; entries under a zero mask are ignored even when not finite.

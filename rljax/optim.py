@@ -1,13 +1,14 @@
 """Optimizers as config leaves: an optax transformation, its schedule, and the clipping norm."""
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import optax
 
 
 class Optimizer(NamedTuple):
-  """`tx` without clipping (the train step clips, since it needs the norm anyway); `schedule(count)` is
-  the learning rate; gradients are clipped to global norm `max_norm`, 0 = off."""
+  """`tx` without clipping (the train step clips, since it needs the norm anyway); `schedule(count)`
+  is the learning rate; gradients are clipped to global norm `max_norm`, 0 = off."""
 
   tx: optax.GradientTransformation
   schedule: Callable
@@ -17,7 +18,7 @@ class Optimizer(NamedTuple):
 def adamw(*, lr: float = 1e-3, b1: float = 0.9, b2: float = 0.99, eps: float = 1e-8,
           weight_decay: float = 0.0, warmup: int = 0, decay: str = "constant", steps: int = 0,
           end: float = 0.0, max_norm: float = 1.0) -> Optimizer:
-  """AdamW (https://arxiv.org/abs/1711.05101) with linear warm-up and a constant, linear or cosine tail.
+  """AdamW (https://arxiv.org/abs/1711.05101), linear warm-up, a constant, linear or cosine tail.
 
   Args:
     lr: peak learning rate. warmup: steps of linear rise from 0.
@@ -35,8 +36,10 @@ def adamw(*, lr: float = 1e-3, b1: float = 0.9, b2: float = 0.99, eps: float = 1
           "linear": lambda: optax.linear_schedule(lr, end * lr, steps - warmup),
           "cosine": lambda: optax.cosine_decay_schedule(lr, steps - warmup, end)}[decay]()
   schedule = optax.join_schedules(
-      [optax.linear_schedule(lr / warmup, lr, max(warmup - 1, 1)), tail], [warmup]) if warmup else tail
-  return Optimizer(optax.adamw(schedule, b1, b2, eps, weight_decay=weight_decay), schedule, max_norm)
+      [optax.linear_schedule(lr / warmup, lr, max(warmup - 1, 1)), tail],
+      [warmup]) if warmup else tail
+  return Optimizer(
+      optax.adamw(schedule, b1, b2, eps, weight_decay=weight_decay), schedule, max_norm)
 
 
 def sgd(*, lr: float = 1e-2, momentum: float = 0.0, max_norm: float = 0.0) -> Optimizer:

@@ -8,7 +8,8 @@ right of it everything is a `Batch` (fixed-shape arrays, pure jitted functions).
 import dataclasses
 import functools
 import inspect
-from typing import Any, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.struct
 import jax

@@ -1,4 +1,4 @@
-"""Every config, with every arm and form: it loads, binds, and builds; an arm changes what it lists."""
+"""Every config, with every arm and form, loads, binds and builds; an arm changes what it lists."""
 
 import json
 import pathlib

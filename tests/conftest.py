@@ -3,7 +3,7 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling dominates tests of tiny arrays; without LLVM's optimisations it takes a third of the time.
+# Compiling dominates tests of tiny arrays; without LLVM's optimisations it takes a third as long.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax  # noqa: E402

@@ -69,7 +69,8 @@ def test_imports_stay_in_their_room(path):
 
 def test_configs_import_only_the_config_language():
   for path in (ROOT / "configs").rglob("*.py"):
-    assert all(i.startswith(("rljax.config", "rljax.recipes", "rljax.")) for i in imports(path)), path
+    assert all(
+        i.startswith(("rljax.config", "rljax.recipes", "rljax.")) for i in imports(path)), path
     assert {i for i in imports(path)} <= {"rljax.recipes", "rljax.config.fn", "rljax.config"}, path
 
 

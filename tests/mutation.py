@@ -1,4 +1,3 @@
-raise SystemExit("LEAD: the CPU is needed for timing. No more mutation campaigns or long test runs; finish within 5 minutes with what you have measured and report. (The lead removes this line.)")
 """Mutates the losses and advantages and counts how many mutants the tests kill.
 
     python -m tests.mutation                  about 60 mutants, spread over the files

@@ -1,12 +1,13 @@
 """The border between host and device: episodes in, one fixed-shape Batch out."""
 
 import dataclasses
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from rljax import config as config_lib
 from rljax import types
+from rljax.data import pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +27,19 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
   token of a row is only ever an action, so the model needs no position for it.
 
   Args:
-    episodes: at most B. An episode whose score is NaN, or without actions, becomes an invalid row.
+    episodes: at most B; their columns (`rljax.data.pairs`) become `extras`. An episode whose score is NaN, or without actions, becomes an invalid row.
     shapes: B, S and T; S must cover all tokens but the last, T all actions.
     discount: per action, within an episode.
     score: which score is the terminal reward; a missing one counts as 0.
 
   Raises:
-    ValueError: more episodes than rows, or one that starts with an action.
-    ConfigError: an episode that does not fit.
+    ValueError: an episode that starts with an action.
+    ConfigError: more episodes than rows, or an episode that does not fit.
   """
   B, S, T = shapes.B, shapes.S, shapes.T
   if len(episodes) > B:
-    raise ValueError(f"{len(episodes)} episodes do not fit in {B} rows")
+    raise config_lib.ConfigError(
+        f"{len(episodes)} episodes do not fit in the {B} rows of an update; set its `rows`")
   tokens_BS = np.full((B, S), pad_id, np.int32)
   pos_BT, actions_BT = np.zeros((B, T), np.int32), np.zeros((B, T), np.int32)
   mask_BT, logp_BT, reward_BT, discount_BT = (np.zeros((B, T), np.float32) for _ in range(4))
@@ -49,8 +51,8 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
     tokens = np.concatenate([turn.tokens for turn in e.turns])
     if len(tokens) - 1 > S or e.num_actions > T:
       raise config_lib.ConfigError(
-          f"task {e.task.id}: {len(tokens)} tokens with {e.num_actions} of them the policy's do not "
-          f"fit limits.prompt + limits.response = {S + 1} and limits.response = {T}")
+          f"task {e.task.id}: {len(tokens)} tokens with {e.num_actions} of them the policy's do "
+          f"not fit limits.prompt + limits.response = {S + 1} and limits.response = {T}")
     tokens_BS[b, :len(tokens) - 1] = tokens[:-1]
     for turn in e.turns:
       k = len(turn.tokens)
@@ -75,4 +77,5 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
   return types.Batch(
       inputs={"tokens_BS": tokens_BS, "action_pos_BT": pos_BT}, actions_BT=actions_BT,
       mask_BT=mask_BT, behav_logp_BT=logp_BT, reward_BT=reward_BT, discount_BT=discount_BT,
-      adv_BT=np.zeros((B, T), np.float32), valid_B=valid_B, group_B=group_B)
+      adv_BT=np.zeros((B, T), np.float32), valid_B=valid_B, group_B=group_B,
+      extras=pairs.columns(episodes, rows=B))

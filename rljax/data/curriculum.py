@@ -1,7 +1,7 @@
 """Which tasks come next: init / draw / update over a JSON state."""
 
 import dataclasses
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 

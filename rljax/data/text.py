@@ -1,7 +1,7 @@
-"""Tokenizers behind one small interface: characters, bytes, or any Hugging Face tokenizer folder."""
+"""Tokenizers behind one small interface: characters, bytes, any Hugging Face tokenizer folder."""
 
 import os
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 

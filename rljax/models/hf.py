@@ -1,7 +1,7 @@
 """Hugging Face checkpoint folders (config.json + safetensors) as policies. No torch.
 
-Families: Llama (without rope scaling) and Qwen2 / Qwen2.5. Weights are stacked over layers as they are
-read; one tensor is in host memory twice at most.
+Families: Llama (without rope scaling) and Qwen2 / Qwen2.5. Weights are stacked over layers as they
+are read; one tensor is in host memory twice at most.
 """
 
 import json
@@ -39,7 +39,8 @@ def model(vocab: int, *, path: str, remat: bool = True, dtype: str = "bfloat16",
   if hf.get("use_sliding_window") or hf.get("attention_bias") or hf.get("mlp_bias"):
     raise ConfigError(f"{path}: sliding windows and biases outside q, k, v are not supported")
   if vocab > hf["vocab_size"]:
-    raise ConfigError(f"{path}: the tokenizer has {vocab} ids, the embedding {hf['vocab_size']} rows")
+    raise ConfigError(
+        f"{path}: the tokenizer has {vocab} ids, the embedding {hf['vocab_size']} rows")
   if hf["hidden_act"] not in ACTIVATIONS:
     raise ConfigError(f"{path}: activation {hf['hidden_act']!r} is not known")
   heads = hf["num_attention_heads"]
@@ -94,7 +95,8 @@ def read(cfg: transformer.TransformerConfig, path: str) -> PyTree:
       "down": ("mlp.down_proj.weight", (D, M), lambda x: x.T),
   }
   if cfg.qkv_bias:
-    matrices |= {f"{n}_bias": (f"self_attn.{n}_proj.bias", (k * Hd,), lambda x, k=k: x.reshape(k, Hd))
+    matrices |= {f"{n}_bias": (f"self_attn.{n}_proj.bias", (k * Hd,),
+                               lambda x, k=k: x.reshape(k, Hd))
                  for n, k in (("q", H), ("k", K), ("v", K))}
   stack = lambda name, shape, turn: jnp.stack(
       [turn(get(f"model.layers.{i}.{name}", shape)) for i in range(cfg.layers)])

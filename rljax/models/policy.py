@@ -76,7 +76,7 @@ def decoder(vocab: int, *, width: int = 128, layers: int = 3, heads: int = 4, kv
             head_dim: int = 0, mlp: int = 0, activation: str = "silu", rope_theta: float = 10000.0,
             tied: bool = True, scan: bool = True, remat: bool = False, dtype: str = "float32",
             temperature: float = 1.0) -> Policy:
-  """A decoder of these sizes; kv_heads 0 = heads, mlp 0 = the gated size with 8 * width^2 weights."""
+  """A decoder of these sizes; kv_heads 0 = heads, mlp 0 = the gated size of 8 * width^2 weights."""
   cfg = transformer.TransformerConfig(
       vocab=vocab, width=width, layers=layers, heads=heads, kv_heads=kv_heads or heads,
       head_dim=head_dim, mlp=mlp or -(-8 * width // 3 // 8) * 8, activation=activation,

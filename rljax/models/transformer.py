@@ -25,8 +25,8 @@ class TransformerConfig:
     head_dim: defaults to width // heads; even, because RoPE rotates pairs.
     activation: of the MLP gate. "relu" is the cheapest to differentiate on a CPU.
     tied: the head is the embedding.
-    scale_embed: multiply embedded tokens by sqrt(width). Embedding rows start with norm 1, so that a
-      tied head starts near uniform; the residual stream wants rms 1.
+    scale_embed: multiply embedded tokens by sqrt(width). Embedding rows start with norm 1, so that
+      a tied head starts near uniform; the residual stream wants rms 1.
     qkv_bias: q, k and v have biases (Qwen2).
     scan: True scans over the layers (compile time does not grow with depth); False unrolls them
       (about twice as fast on a CPU at small width). Same parameters either way.
@@ -66,7 +66,7 @@ class TransformerConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-  """Keys and values of all layers: k, v are [L, B, C, K, H] (C capacity, K kv heads, H head size)."""
+  """Keys and values of all layers: k, v [L, B, C, K, H] (C capacity, K kv heads, H head size)."""
 
   k: Array
   v: Array
@@ -116,7 +116,8 @@ class Block(nn.Module):
   def dense(self, name, x, shape, axes):
     """x @ kernel, contracting the last `axes` axes of x; fan-in initialised."""
     fan_in = nn.initializers.variance_scaling(
-        1.0, "fan_in", "normal", in_axis=tuple(range(axes)), out_axis=tuple(range(axes, len(shape))))
+        1.0, "fan_in", "normal", in_axis=tuple(range(axes)),
+        out_axis=tuple(range(axes, len(shape))))
     kernel = self.param(name, fan_in, shape, self.cfg.param_dtype).astype(x.dtype)
     contract = tuple(range(x.ndim - axes, x.ndim))
     return jax.lax.dot_general(x, kernel, ((contract, tuple(range(axes))), ((), ())))
@@ -131,7 +132,7 @@ class Block(nn.Module):
     return y
 
   def attention(self, x, rope, cache, write_at, mask):
-    """Returns the attended values and the keys and values seen, as a Cache without its layer axis."""
+    """Returns the attended values, and the keys and values seen as a Cache without layer axis."""
     cfg = self.cfg
     q, k, v = (self.heads("q", x, cfg.heads), self.heads("k", x, cfg.kv_heads),
                self.heads("v", x, cfg.kv_heads))
@@ -156,7 +157,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-  """tokens -> hidden states. With a cache, the S new tokens are written at `write_at` of each row."""
+  """tokens -> hidden states. With a cache, S new tokens are written at `write_at` of each row."""
 
   cfg: TransformerConfig
 
@@ -196,7 +197,8 @@ class Transformer(nn.Module):
                      in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
                      length=cfg.layers, unroll=1 if cfg.scan else cfg.layers)
     rope = rope_table(positions_BS, cfg.head_dim, cfg.rope_theta)
-    x, cache = layers(cfg, keep_kv, name="layers")(x, cache, rope, positions_BS[:, 0], mask[:, None])
+    x, cache = layers(cfg, keep_kv, name="layers")(
+        x, cache, rope, positions_BS[:, 0], mask[:, None])
     return RMSNorm(cfg, name="norm")(x), cache
 
 

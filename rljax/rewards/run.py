@@ -1,9 +1,9 @@
-"""Runs the rewards of a recipe over episodes: every fault becomes a NaN that is counted, never a crash."""
+"""Runs a recipe's rewards over episodes: every fault becomes a NaN that is counted, never a crash."""
 
 import dataclasses
 import logging
 import threading
-from typing import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 

@@ -1,6 +1,6 @@
 """Episodes that were not sampled: demonstrations of the tasks, for supervised training."""
 
-from typing import Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rljax import config as config_lib
 from rljax import rng, types
@@ -12,8 +12,8 @@ def demonstrations(samplers: Mapping, tasks: Sequence[types.Task], key, *, role:
   """One episode per task whose response is `task.demo`, end token included. Nothing is sampled.
 
   Args:
-    noise: share of the demonstrations in which one digit is replaced by another, drawn per task (the
-      same task is always shown the same way). A model that learns them well is right in about
+    noise: share of the demonstrations in which one digit is replaced by another, drawn per task
+      (the same task is always shown the same way). A model that learns them well is right in about
       1 - noise of its samples: a skill planted below what it could do.
 
   Raises:
@@ -26,7 +26,8 @@ def demonstrations(samplers: Mapping, tasks: Sequence[types.Task], key, *, role:
     if not task.demo:
       raise config_lib.ConfigError(f"task {task.id} has no demonstration to train on")
     demo = _corrupted(task, noise) if noise else task.demo
-    turns = (types.Turn("user", tokenizer.render(task.prompt), text=single_turn.text_of(task.prompt)),
+    turns = (types.Turn("user", tokenizer.render(task.prompt),
+                        text=single_turn.text_of(task.prompt)),
              types.Turn("assistant", tokenizer.response(demo), text=demo))
     episodes.append(types.Episode(task, turns, group=i))
   return episodes

@@ -1,6 +1,6 @@
 """One prompt, G responses."""
 
-from typing import Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rljax import rng, types
 
@@ -8,7 +8,7 @@ from rljax import rng, types
 def single_turn(samplers: Mapping, tasks: Sequence[types.Task], key, *, group_size: int = 8,
                 role: str = "policy", env=None, settings: dict | None = None
                 ) -> list[types.Episode]:
-  """Samples `group_size` responses to every task, group-major: [task 0 sample 0, task 0 sample 1, ...].
+  """Samples `group_size` responses per task, group-major: [task 0 sample 0, task 0 sample 1, ...].
 
   Args:
     samplers: role name -> sampler with `generate` and `tokenizer`.

@@ -1,4 +1,4 @@
-"""Sampling as one pure function: prefill unique prompts, clone their caches, decode until all stop."""
+"""Sampling as one pure function: prefill unique prompts, clone the caches, decode until all stop."""
 
 import flax.struct
 import jax
@@ -37,8 +37,8 @@ class Wave:
 @flax.struct.dataclass
 class Sampled:
   """tokens_ST int32; logp_ST under the warped distribution, raw_logp_ST under the policy at
-  temperature 1, entropy_ST of the policy at the sampling temperature; length_S, stop token included;
-  stopped_S: ended by a stop token."""
+  temperature 1, entropy_ST of the policy at the sampling temperature; length_S, stop token
+  included; stopped_S: ended by a stop token."""
 
   tokens_ST: Array
   logp_ST: Array

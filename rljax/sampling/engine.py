@@ -1,12 +1,12 @@
 """The sampler's interface: requests in, completions out, any number of them.
 
-This engine runs waves of equal shape: simple, exact, and enough for short responses. A prompt shared
-by several requests is prefilled once.
+This engine runs waves of equal shape: simple, exact, and enough for short responses. A prompt
+shared by several requests is prefilled once.
 """
 
 import dataclasses
 import functools
-from typing import Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -97,11 +97,13 @@ class Engine:
 
   def _check(self, i, r):
     if not 1 <= len(r.prompt) <= self.buckets[-1]:
-      raise ValueError(f"request {i}: prompt of {len(r.prompt)} tokens; 1 to {self.buckets[-1]} fit")
+      raise ValueError(
+          f"request {i}: prompt of {len(r.prompt)} tokens; 1 to {self.buckets[-1]} fit")
     if not 1 <= r.max_tokens <= self.max_tokens:
       raise ValueError(f"request {i}: max_tokens={r.max_tokens}; 1 to {self.max_tokens} fit")
     if not r.greedy and not r.temperature > 0:
-      raise ValueError(f"request {i}: temperature={r.temperature} must be positive (or greedy=True)")
+      raise ValueError(
+          f"request {i}: temperature={r.temperature} must be positive (or greedy=True)")
     if not 0 < r.top_p <= 1 or not 0 <= r.min_p < 1 or r.top_k < 0:
       raise ValueError(f"request {i}: top_p={r.top_p}, min_p={r.min_p}, top_k={r.top_k}")
 

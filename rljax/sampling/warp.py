@@ -1,4 +1,4 @@
-"""From raw logits to the distribution that is sampled: temperature, top-k, top-p, min-p, per row."""
+"""From raw logits to the distribution sampled from: temperature, top-k, top-p, min-p, per row."""
 
 import jax
 import jax.numpy as jnp

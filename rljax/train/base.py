@@ -25,9 +25,9 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
             problems: int = 500) -> PyTree:
   """Trains the role's model on demonstrations of the run's tasks, a stated share of them wrong.
 
-  The noise plants the skill: a model that imitates well is right in about 1 - noise of its samples, and
-  knows more than it shows. The base is an ordinary run (the `sft` recipe) in the cache folder, found
-  again by the hash of its config and a fingerprint of its tasks; its result.json states the skill,
+  The noise plants the skill: a model that imitates well is right in about 1 - noise of its samples,
+  and knows more than it shows. The base is an ordinary run (the `sft` recipe) in the cache folder,
+  found again by the hash of its config and a fingerprint of its tasks; its result.json states the skill,
   measured on the run's first evaluation set at the run's evaluation temperature.
 
   Args:
@@ -48,8 +48,8 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
     fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if this process is killed
     params, result = _train_or_load(config, folder)
   skill = result["eval"]["after"]["pass_at_1"]
-  print(f"base model: pass@1 {skill:.3f} after {result['steps']} supervised steps on demonstrations "
-        f"of which {noise:.0%} are wrong")
+  print(f"base model: pass@1 {skill:.3f} after {result['steps']} supervised steps on "
+        f"demonstrations of which {noise:.0%} are wrong")
   if not at_least <= skill <= at_most:
     raise ConfigError(
         f"the base model has pass@1 {skill:.3f}, wanted {at_least:g} to {at_most:g}; change "

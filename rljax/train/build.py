@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -170,23 +171,26 @@ def _sampler(config, name, policy, roles, tokenizer, mesh):
 def _update(config, name, policies, optimizers, objectives, leaf, mesh):
   spec = config.updates[name]
   objective = objectives[name]
-  needs = types.needs_of(objective)
+  advantage = leaf(f"updates.{name}.advantage") if spec.advantage else None
+  asked = types.needs_of(advantage) if advantage else set()
+  needs = types.needs_of(objective) | asked
   if "ref_logp" in needs and spec.ref not in config.roles:
     raise ConfigError(
-        f"config.updates.{name}.objective needs a reference model, and there is no role "
+        f"config.updates.{name} needs a reference model, and there is no role "
         f"{spec.ref!r}; add one with recipes.role(init='policy', train=False)")
   has_ref = spec.ref in config.roles
-  advantage = leaf(f"updates.{name}.advantage") if spec.advantage else None
   if "adv" in needs and advantage is None:
-    raise ConfigError(f"config.updates.{name}.advantage: the objective reads advantages, found None")
+    raise ConfigError(
+        f"config.updates.{name}.advantage: the objective reads advantages, found None")
   several = spec.epochs * spec.minibatches > 1
   logp_fn = policies[spec.role].stats
   prepare = step_lib.make_prepare(
-      logp_fn, policies[spec.ref].stats if has_ref else None, advantage, old_logp=several)
+      logp_fn, policies[spec.ref].stats if has_ref else None, advantage,
+      old_logp=several or "old_logp" in asked)
   step = step_lib.make(logp_fn, objective, optimizers[_owner(config, spec.role)],
                        accum=spec.accum)
   group = config.rollout.get("group_size", 1)
-  rows = _round_up(config.prompts * group, mesh.size * spec.accum * spec.minibatches)
+  rows = _round_up(spec.rows or config.prompts * group, mesh.size * spec.accum * spec.minibatches)
   limits = config.limits
   shapes = collate.Shapes(rows, limits.prompt + limits.response - 1, limits.response)
   cut = jax.jit(functools.partial(step_lib.minibatch, count=spec.minibatches)) if several else None
@@ -202,7 +206,8 @@ def _owner(config, name):
     if not config.roles[name].shares:
       return name
     if config.roles[name].shares not in config.roles:
-      raise ConfigError(f"config.roles.{name}.shares: there is no role {config.roles[name].shares!r}")
+      raise ConfigError(
+          f"config.roles.{name}.shares: there is no role {config.roles[name].shares!r}")
     name = config.roles[name].shares
   raise ConfigError(f"config.roles.{name}.shares: roles share each other's weights in a circle")
 

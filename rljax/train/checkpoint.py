@@ -1,4 +1,4 @@
-"""Checkpoints of a whole run: device arrays by orbax, host state as JSON, checked when read back."""
+"""Checkpoints of a whole run: device arrays by orbax, host state as JSON, checked when read."""
 
 import logging
 import os
@@ -66,7 +66,8 @@ class Checkpoints:
 
   def _read(self, step, like):
     like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)), like)
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)),
+        like)
     found = self._manager.restore(step, args=ocp.args.Composite(
         arrays=ocp.args.StandardRestore(like), host=ocp.args.JsonRestore()))
     if found.host["checksums"] != _checksums(found.arrays):

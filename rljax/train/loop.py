@@ -1,4 +1,4 @@
-"""The one loop: tasks -> rollout -> rewards -> select -> updates, with checkpoints and a run folder."""
+"""The one loop: tasks -> rollout -> rewards -> select -> updates; checkpoints and a run folder."""
 
 import dataclasses
 import functools
@@ -144,8 +144,8 @@ class Loop:
         skipped += 1
         if c.limits.on_long_prompt == "error":
           raise config_lib.ConfigError(
-              f"task {task.id}: its prompt has {n} tokens, limits.prompt is {c.limits.prompt}; raise "
-              f"it, or set limits.on_long_prompt='skip'")
+              f"task {task.id}: its prompt has {n} tokens, limits.prompt is {c.limits.prompt}; "
+              f"raise it, or set limits.on_long_prompt='skip'")
         if skipped > 10 * c.prompts and skipped > 10 * len(tasks):
           raise config_lib.ConfigError(
               f"{skipped} of {skipped + len(tasks)} prompts are longer than limits.prompt="

@@ -1,6 +1,6 @@
 """A look at the first batch, aloud: what would quietly waste a run is said before it does."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -45,7 +45,8 @@ def _sampled(sampled, numbers, response_limit):
                  response_tokens_mean=float(np.mean([e.num_actions for e in sampled])))
   if not ended:
     return [f"the end token was never chosen in {len(sampled)} responses of at most "
-            f"{response_limit} tokens: is it reachable (base model, chat template, limits.response)?"]
+            f"{response_limit} tokens: is it reachable (base model, chat template, "
+            f"limits.response)?"]
   if cut > 0.2:
     return [f"{cut:.0%} of the responses were cut at limits.response={response_limit} tokens"]
   return []

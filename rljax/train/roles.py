@@ -1,7 +1,7 @@
 """Roles: named models, and who owns, shares, follows or freezes which weights."""
 
 import dataclasses
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -35,13 +35,15 @@ class Role:
 
 
 class Roles:
-  """All models of a run. `states[name]` is a TrainState for trained roles, params for frozen ones."""
+  """All models of a run. `states[name]` is a TrainState for a trained role, params if frozen."""
 
-  def __init__(self, specs: dict[str, Role], optimizers: dict[str, optim.Optimizer], mesh, seed: int):
+  def __init__(self, specs: dict[str, Role], optimizers: dict[str, optim.Optimizer], mesh,
+               seed: int):
     self.specs, self.optimizers, self.mesh, self.seed = specs, optimizers, mesh, seed
     self.states: dict[str, TrainState | PyTree] = {}
     for name, spec in specs.items():
-      for other in filter(None, (spec.shares, spec.follow, isinstance(spec.init, str) and spec.init)):
+      for other in filter(None, (spec.shares, spec.follow,
+                                 isinstance(spec.init, str) and spec.init)):
         if other not in specs:
           raise config_lib.ConfigError(f"roles.{name} refers to {other!r}, which is not a role")
     self._ema = jax.jit(lambda a, b, decay: jax.tree.map(
@@ -85,7 +87,8 @@ class Roles:
         continue
       shapes = jax.eval_shape(spec.policy.init, jax.random.key(0))
       if spec.train:
-        shapes = jax.eval_shape(lambda p, n=name: step_lib.init_state(p, self.optimizers[n]), shapes)
+        shapes = jax.eval_shape(
+            lambda p, n=name: step_lib.init_state(p, self.optimizers[n]), shapes)
       place = sharding.replicated(self.mesh)
       out[name] = jax.tree.map(
           lambda x, place=place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
@@ -114,8 +117,8 @@ class Sampler:
   tokenizer: object
   defaults: dict
 
-  def generate(self, prompts: Sequence[np.ndarray], seeds: Sequence[tuple[int, int]], key, **settings
-               ) -> list[engine_lib.Completion]:
+  def generate(self, prompts: Sequence[np.ndarray], seeds: Sequence[tuple[int, int]], key,
+               **settings) -> list[engine_lib.Completion]:
     """One completion per prompt.
 
     Args:
@@ -164,8 +167,8 @@ class Scorer:
       text = np.concatenate([prefixes[i], continuations[i]])
       tokens[row, :len(text) - 1], actions[row, :len(text) - 1] = text[:-1], text[1:]
     zero = np.zeros((B, bucket), np.float32)
-    batch = types.Batch({"tokens_BS": tokens, "action_pos_BT": pos}, actions, zero, zero, zero, zero,
-                        zero, zero[:, 0], np.zeros(B, np.int32))
+    batch = types.Batch({"tokens_BS": tokens, "action_pos_BT": pos}, actions, zero, zero, zero,
+                        zero, zero, zero[:, 0], np.zeros(B, np.int32))
     if role not in self._jitted:
       self._jitted[role] = jax.jit(self._roles.specs[role].policy.stats)
     batch = sharding.put_rows(batch, self._roles.mesh)

@@ -1,6 +1,6 @@
 """The pure train step: gradients are summed over micro-batches and divided once by the weight."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp

@@ -5,7 +5,7 @@ import pytest
 
 from rljax import types
 from rljax.config import ConfigError
-from rljax.data import collate, curriculum
+from rljax.data import collate, curriculum, pairs
 
 SHAPES = collate.Shapes(B=4, S=9, T=5)
 
@@ -51,7 +51,7 @@ def test_what_does_not_fit():
     collate.collate([episode(("user", [7]), ("assistant", [2] * 6))], shapes=SHAPES)
   with pytest.raises(ConfigError, match="11 tokens"):
     collate.collate([episode(("user", [7] * 10), ("assistant", [2]))], shapes=SHAPES)
-  with pytest.raises(ValueError, match="5 episodes"):
+  with pytest.raises(ConfigError, match="5 episodes do not fit in the 4 rows"):
     collate.collate([episode(("user", [7]), ("assistant", [2]))] * 5, shapes=SHAPES)
   with pytest.raises(ValueError, match="start with an action"):
     collate.collate([episode(("assistant", [2]))], shapes=SHAPES)
@@ -81,3 +81,9 @@ def test_ordered_and_mean_scores():
   assert drawn == [0, 1, 2, 0] and c.draw(state, 0, 1)[0] == [1]
   means = curriculum.mean_scores([9, 4], [0, 0, 1], [1.0, 0.0, float("nan")])
   assert means[0] == 0.5 and np.isnan(means[1])
+
+
+def test_columns_become_extras():
+  e = pairs.with_columns(episode(("user", [7]), ("assistant", [3])), margin=0.5)
+  b = collate.collate([e, e], shapes=SHAPES)
+  assert b.extras["margin"].tolist() == [0.5, 0.5, 0, 0]

@@ -41,7 +41,8 @@ def test_logits_equal_transformers(tmp_path, family, more):
   hidden, _ = policy.module.apply({"params": params}, jnp.asarray(x))
   got = np.stack([policy.logits(params, h) for h in hidden])
   np.testing.assert_allclose(got, want, atol=1e-4)
-  assert os.path.exists(tmp_path / "model.safetensors.index.json") == bool(more)  # both layouts read
+  # both layouts read
+  assert os.path.exists(tmp_path / "model.safetensors.index.json") == bool(more)
 
 
 def edit(path, **changes):
@@ -58,7 +59,8 @@ def test_mistakes(tmp_path):
     hf.model(30, path=path)
   policy = hf.model(29, path=path)
   edit(tmp_path, intermediate_size=25)
-  with pytest.raises(ConfigError, match=r"gate_proj.weight has shape \(24, 16\), expected \(25, 16\)"):
+  with pytest.raises(
+      ConfigError, match=r"gate_proj.weight has shape \(24, 16\), expected \(25, 16\)"):
     hf.read(hf.model(29, path=path).cfg, path)
   edit(tmp_path, intermediate_size=24, num_hidden_layers=3)
   with pytest.raises(ConfigError, match="no tensor 'model.layers.2"):

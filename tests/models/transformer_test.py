@@ -34,7 +34,8 @@ def test_causal_and_right_padding(params):
   assert np.abs(a[:, 5:] - b[:, 5:]).max() > 1e-2
 
 
-@pytest.mark.parametrize("change", [{"scan": False}, {"remat": True}, {"scan": False, "remat": True}])
+@pytest.mark.parametrize(
+    "change", [{"scan": False}, {"remat": True}, {"scan": False, "remat": True}])
 def test_scan_unroll_and_remat_agree(params, change):
   x = tokens_of(2, 6)
   cfg = dataclasses.replace(CFG, **change)

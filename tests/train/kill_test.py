@@ -1,7 +1,7 @@
 """Kill -9 at random moments; the run that is continued each time equals the one never killed.
 
-Bit for bit: weights (checksums of the last checkpoint), metrics and episodes, all but wall-clock times.
-`make soak` kills 20 times; the test suite a few.
+Bit for bit: weights (checksums of the last checkpoint), metrics and episodes, all but wall-clock
+times. `make soak` kills 20 times; the test suite a few.
 """
 
 import os
@@ -41,7 +41,8 @@ sys.exit(main.train(sys.argv[2:]))
 
 def start(workdir, cache):
   return subprocess.Popen(
-      [sys.executable, "-c", CHILD, cache, "--config", loop_test.TINY + ":long", "--workdir", workdir],
+      [sys.executable, "-c", CHILD, cache, "--config", loop_test.TINY + ":long",
+       "--workdir", workdir],
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

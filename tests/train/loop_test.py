@@ -135,7 +135,7 @@ def test_rewards_may_score_and_sample():
     run.scorer("policy", [np.zeros(0, np.int32)], [np.zeros(1, np.int32)])
 
 
-# --- refusals: one sentence, exit code 2, no traceback ---------------------------------------------
+# --- refusals: one sentence, exit code 2, no traceback --------------------------------------------
 
 BAD = [
     ({"stesp": 3}, "unknown key 'stesp'; did you mean 'steps'"),

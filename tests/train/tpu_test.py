@@ -58,8 +58,8 @@ def test_sampler(quickstart):
   S, P = engine.slots, engine.buckets[-1]
   i, f = np.zeros(S, np.int32), np.zeros(S, np.float32)
   wave = shaped(decode.Wave(
-      np.zeros((32, P), np.int32), np.zeros(32, np.int32), i, np.zeros((S, 2), np.uint32), i, f, i, f,
-      f, np.zeros(S, bool), np.zeros(1, np.int32)), sharding.replicated(mesh))
+      np.zeros((32, P), np.int32), np.zeros(32, np.int32), i, np.zeros((S, 2), np.uint32), i, f, i,
+      f, f, np.zeros(S, bool), np.zeros(1, np.int32)), sharding.replicated(mesh))
   params = shaped(jax.eval_shape(run.roles.specs["policy"].policy.init, jax.random.key(0)),
                   sharding.replicated(mesh))
   key = jax.eval_shape(lambda: jax.random.key(0))
