@@ -18,7 +18,7 @@ class Optimizer(NamedTuple):
 def adamw(*, lr: float = 1e-3, b1: float = 0.9, b2: float = 0.99, eps: float = 1e-8,
           weight_decay: float = 0.0, warmup: int = 0, decay: str = "constant", steps: int = 0,
           end: float = 0.0, max_norm: float = 1.0) -> Optimizer:
-  """AdamW (https://arxiv.org/abs/1711.05101), linear warm-up, a constant, linear or cosine tail.
+  """AdamW (https://arxiv.org/abs/1711.05101): linear warm-up, then constant, linear or cosine tail.
 
   Args:
     lr: peak learning rate. warmup: steps of linear rise from 0.

@@ -27,7 +27,8 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
   token of a row is only ever an action, so the model needs no position for it.
 
   Args:
-    episodes: at most B; their columns (`rljax.data.pairs`) become `extras`. An episode whose score is NaN, or without actions, becomes an invalid row.
+    episodes: at most B; their columns (`rljax.data.pairs`) become `extras`. An episode whose
+      score is NaN, or without actions, becomes an invalid row.
     shapes: B, S and T; S must cover all tokens but the last, T all actions.
     discount: per action, within an episode.
     score: which score is the terminal reward; a missing one counts as 0.

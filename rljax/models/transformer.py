@@ -93,6 +93,31 @@ def rotate(x_BSNH: Array, cos: Array, sin: Array) -> Array:
   return (x_BSNH * cos + swapped * sin).astype(x_BSNH.dtype)
 
 
+def attend_cached(q_BSNH: Array, k_BSKH: Array, v_BSKH: Array, cache: Cache, mask: Array,
+                  cached_mask: Array) -> Array:
+  """Attention over a cache and this call's own keys, without copying the cache.
+
+  Args:
+    q_BSNH, k_BSKH, v_BSKH: of the S new positions; N is a multiple of K.
+    cache: of one layer, k and v [B, C, K, H].
+    mask: bool [B, 1, S, S], which new position sees which. cached_mask: bool [B, 1, 1, C].
+
+  Returns:
+    [B, S, N, H].
+  """
+  B, S, N, H = q_BSNH.shape
+  K, C = k_BSKH.shape[2], cache.k.shape[1]
+  q = q_BSNH.reshape(B, S, K, N // K, H)
+  score = lambda keys, seen: jnp.where(
+      seen[:, :, None], jnp.einsum("bskgh,bckh->bkgsc", q, keys,
+                                   preferred_element_type=jnp.float32) * H ** -0.5, -1e30)
+  scores = jnp.concatenate([score(cache.k, cached_mask), score(k_BSKH, mask)], axis=-1)
+  weights = jax.nn.softmax(scores, axis=-1).astype(v_BSKH.dtype)
+  mix = lambda w, values: jnp.einsum("bkgsc,bckh->bskgh", w, values)
+  out = mix(weights[..., :C], cache.v) + mix(weights[..., C:], v_BSKH)
+  return out.reshape(B, S, N, H)
+
+
 class RMSNorm(nn.Module):
   """x / rms(x) * scale, computed in float32. https://arxiv.org/abs/1910.07467"""
 
@@ -131,33 +156,33 @@ class Block(nn.Module):
       y = y + bias.astype(y.dtype)[None, None]
     return y
 
-  def attention(self, x, rope, cache, write_at, mask):
-    """Returns the attended values, and the keys and values seen as a Cache without layer axis."""
+  def attention(self, x, cache, rope, mask, cached_mask):
+    """Returns the attended values and this call's keys and values, a Cache of one layer."""
     cfg = self.cfg
     q, k, v = (self.heads("q", x, cfg.heads), self.heads("k", x, cfg.kv_heads),
                self.heads("v", x, cfg.kv_heads))
     q, k = rotate(q, *rope), rotate(k, *rope)
-    if cache is not None:
-      put = jax.vmap(lambda c, new, i: jax.lax.dynamic_update_slice(c, new, (i, 0, 0)))
-      k, v = put(cache.k, k, write_at), put(cache.v, v, write_at)
-    out = jax.nn.dot_product_attention(q, k, v, mask=mask)
+    if cache is None:
+      out = jax.nn.dot_product_attention(q, k, v, mask=mask)
+    else:
+      out = attend_cached(q, k, v, cache, mask, cached_mask)
     return self.dense("o", out, (cfg.heads, cfg.head_dim, cfg.width), 2), Cache(k, v)
 
   @nn.compact
-  def __call__(self, x, cache, rope, write_at, mask):
-    attended, cache = self.attention(
-        RMSNorm(self.cfg, name="norm_attn")(x), rope, cache, write_at, mask)
+  def __call__(self, x, cache, rope, mask, cached_mask):
+    attended, new = self.attention(
+        RMSNorm(self.cfg, name="norm_attn")(x), cache, rope, mask, cached_mask)
     x = x + attended
     y = RMSNorm(self.cfg, name="norm_mlp")(x)
     gate = self.dense("gate", y, (self.cfg.width, self.cfg.mlp), 1)
     up = self.dense("up", y, (self.cfg.width, self.cfg.mlp), 1)
     y = ACTIVATIONS[self.cfg.activation](gate) * up
     x = x + self.dense("down", y, (self.cfg.mlp, self.cfg.width), 1)
-    return x, cache if self.keep_kv else None
+    return x, new if self.keep_kv else None
 
 
 class Transformer(nn.Module):
-  """tokens -> hidden states. With a cache, S new tokens are written at `write_at` of each row."""
+  """tokens -> hidden states. With a cache, the new keys and values are written at their positions."""
 
   cfg: TransformerConfig
 
@@ -168,9 +193,9 @@ class Transformer(nn.Module):
 
     Args:
       tokens_BS: int32. Padding is on the right: causality alone keeps it out of earlier positions.
-      positions_BS: int32, contiguous in each row; default 0, 1, 2, ... With a cache, the first
-        position of a row is also where its keys are written, and a query sees the cache up to its
-        own position.
+      positions_BS: int32, ascending and contiguous in each row; default 0, 1, 2, ... With a cache
+        they are also where the new keys are written; what the cache holds at and beyond the first of
+        them is not seen.
       cache: see `Cache`; its capacity must cover the last position.
       keep_kv: without a cache, return this call's keys and values as one of capacity S.
 
@@ -189,17 +214,21 @@ class Transformer(nn.Module):
     x = embed.astype(cfg.dtype)[tokens_BS]
     if cfg.scale_embed:
       x = x * jnp.asarray(cfg.width ** 0.5, cfg.dtype)
-    keys = S if cache is None else cache.k.shape[2]
-    mask = jnp.arange(keys)[None, None, :] <= positions_BS[:, :, None]
+    at_BS = positions_BS[:, None, :]
+    mask = (at_BS <= positions_BS[:, :, None])[:, None]
+    cached_mask = None if cache is None else (
+        jnp.arange(cache.k.shape[2])[None, None, :] < positions_BS[:, :1, None])[:, None]
     block = nn.remat(Block, prevent_cse=not cfg.scan) if cfg.remat else Block
     keep_kv = keep_kv or cache is not None
     layers = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True},
                      in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
                      length=cfg.layers, unroll=1 if cfg.scan else cfg.layers)
     rope = rope_table(positions_BS, cfg.head_dim, cfg.rope_theta)
-    x, cache = layers(cfg, keep_kv, name="layers")(
-        x, cache, rope, positions_BS[:, 0], mask[:, None])
-    return RMSNorm(cfg, name="norm")(x), cache
+    x, new = layers(cfg, keep_kv, name="layers")(x, cache, rope, mask, cached_mask)
+    if cache is not None:
+      new = jax.tree.map(
+          lambda old, n: old.at[:, jnp.arange(B)[:, None], positions_BS].set(n), cache, new)
+    return RMSNorm(cfg, name="norm")(x), new
 
 
 def unembed(cfg: TransformerConfig, params) -> Array:

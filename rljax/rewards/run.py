@@ -1,4 +1,4 @@
-"""Runs a recipe's rewards over episodes: every fault becomes a NaN that is counted, never a crash."""
+"""Runs a recipe's rewards over episodes: a fault becomes a NaN that is counted, never a crash."""
 
 import dataclasses
 import logging

@@ -1,4 +1,4 @@
-"""Sampling as one pure function: prefill unique prompts, clone the caches, decode until all stop."""
+"""Sampling as one pure function: prefill unique prompts, clone caches, decode until all stop."""
 
 import flax.struct
 import jax

@@ -27,8 +27,8 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
 
   The noise plants the skill: a model that imitates well is right in about 1 - noise of its samples,
   and knows more than it shows. The base is an ordinary run (the `sft` recipe) in the cache folder,
-  found again by the hash of its config and a fingerprint of its tasks; its result.json states the skill,
-  measured on the run's first evaluation set at the run's evaluation temperature.
+  found again by the hash of its config and a fingerprint of its tasks; its result.json states the
+  skill, measured on the run's first evaluation set at the run's evaluation temperature.
 
   Args:
     setup: see `rljax.train.build.Setup`.

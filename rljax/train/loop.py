@@ -1,4 +1,4 @@
-"""The one loop: tasks -> rollout -> rewards -> select -> updates; checkpoints and a run folder."""
+"""The loop: tasks -> rollout -> rewards -> select -> updates, with checkpoints and a run folder."""
 
 import dataclasses
 import functools

@@ -93,6 +93,21 @@ def test_prefill_and_decode_equal_the_whole_forward(params):
     h, cache = policy.decode(params, x[rows, lengths + t], jnp.asarray(lengths + t), cache)
 
 
+def test_several_tokens_may_be_appended_at_once(params):
+  """What an observation of an environment needs: rows at different positions, three tokens each."""
+  policy = policy_lib.Policy(CFG)
+  x, lengths = tokens_of(2, 9), np.array([2, 4])
+  whole = hidden(CFG, params, x)
+  prompt = np.where(np.arange(4) < lengths[:, None], x[:, :4], 0)
+  _, cache = policy.prefill(params, jnp.asarray(prompt), jnp.asarray(lengths), capacity=9)
+  at = lengths[:, None] + np.arange(3)
+  new = np.take_along_axis(np.asarray(x), at, axis=1)
+  h, cache = transformer.Transformer(CFG).apply({"params": params}, new, jnp.asarray(at), cache)
+  np.testing.assert_allclose(h, np.take_along_axis(np.asarray(whole), at[..., None], 1), atol=2e-5)
+  h, _ = policy.decode(params, x[np.arange(2), lengths + 3], jnp.asarray(lengths + 3), cache)
+  np.testing.assert_allclose(h, whole[np.arange(2), lengths + 3], atol=2e-5)
+
+
 @pytest.mark.parametrize("kwargs, message", [
     ({"heads": 3, "kv_heads": 2}, "multiple of kv_heads"), ({"head_dim": 3}, "must be even"),
     ({"activation": "tanh"}, "one of silu")])

@@ -9,6 +9,7 @@ from rljax.train import build, loop
 from rljax.train import step as step_lib
 from tests.train import loop_test
 
+
 def built(**overrides):
   return build.build(loop_test.load(**overrides))
 
