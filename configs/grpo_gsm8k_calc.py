@@ -18,12 +18,13 @@ def get_config():
   c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+-*/()=.")
   c.tasks = fn("rljax.data.gsm8k:gsm8k_calc", path=None, split="train", max_chars=12)
   c.evals.test = fn("rljax.data.gsm8k:gsm8k_calc", path=None, split="test", max_chars=12)
-  c.limits.prompt, c.limits.response = 13, 8
+  c.limits.prompt, c.limits.response = 13, 12
   c.eval.limit, c.eval.every = 0, 50
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=128, layers=3, heads=4,
                             activation="relu", scan=False)
-  c.roles.policy.init = fn("rljax.train.base:trained", at_least=0.3, at_most=0.65)
+  c.roles.policy.init = fn("rljax.train.base:trained", at_least=0.1, steps=1200)
   c.roles.ref = recipes.role(init="policy", train=False)
   c.updates.policy.objective.kl_coef = 0.001
-  c.updates.policy.optimizer.lr = 3e-4
+  c.updates.policy.optimizer = fn(
+      "rljax.optim:adamw", lr=5e-4, warmup=10, decay="linear", steps=300)
   return c

@@ -14,18 +14,18 @@ from rljax.config import fn
 def get_config():
   c = recipes.grpo()
   c.name = "quickstart: 3-digit addition"
-  c.steps = 250
+  c.steps = 350
   c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+=")
   c.tasks = fn("rljax.data.tasks:addition", digits=3, pad=True, split="train")
   c.evals.test = fn("rljax.data.tasks:addition", digits=3, pad=True, split="test", size=500)
   c.limits.prompt, c.limits.response = 8, 5
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=128, layers=3, heads=4,
                             activation="relu", scan=False)
-  c.roles.policy.init = fn("rljax.train.base:trained", noise=0.45)
+  c.roles.policy.init = fn("rljax.train.base:trained", noise=0.5, steps=1500)
   c.roles.ref = recipes.role(init="policy", train=False)
   c.updates.policy.objective.kl_coef = 0.001
   c.updates.policy.optimizer = fn(
-      "rljax.optim:adamw", lr=5e-4, warmup=10, decay="linear", steps=250)
+      "rljax.optim:adamw", lr=5e-4, warmup=10, decay="linear", steps=350)
   c.eval.every = 25
   return c
 

@@ -182,7 +182,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-  """tokens -> hidden states. With a cache, the new keys and values are written at their positions."""
+  """tokens -> hidden states. With a cache, new keys and values go to their positions."""
 
   cfg: TransformerConfig
 
@@ -194,7 +194,7 @@ class Transformer(nn.Module):
     Args:
       tokens_BS: int32. Padding is on the right: causality alone keeps it out of earlier positions.
       positions_BS: int32, ascending and contiguous in each row; default 0, 1, 2, ... With a cache
-        they are also where the new keys are written; what the cache holds at and beyond the first of
+        they are also where the new keys go; what the cache holds at and beyond the first of
         them is not seen.
       cache: see `Cache`; its capacity must cover the last position.
       keep_kv: without a cache, return this call's keys and values as one of capacity S.

@@ -178,6 +178,8 @@ def _update(config, name, policies, optimizers, objectives, leaf, mesh):
     raise ConfigError(
         f"config.updates.{name} needs a reference model, and there is no role "
         f"{spec.ref!r}; add one with recipes.role(init='policy', train=False)")
+  if "value" in needs:
+    raise ConfigError(f"config.updates.{name} needs values, and no model here has a value head yet")
   has_ref = spec.ref in config.roles
   if "adv" in needs and advantage is None:
     raise ConfigError(

@@ -144,6 +144,7 @@ BAD = [
     ({"tasks.fn": "rljax.data.gsm8k:gsm8k_calc"}, "path"),
     ({"updates.policy.role": "polcy"}, "no role 'polcy'"),
     ({"updates.policy.ref": "nobody"}, "needs a reference model"),
+    ({"updates.policy.advantage.fn": "rljax.advantages:gae"}, "needs values"),
     ({"limits.prompt": 3, "evals.test.digits": 1, "eval.limit": 0}, "prompt"),
     ({"limits.on_long_prompt": "maybe"}, "'error' or 'skip'"),
     ({"roles.policy.model.heads": 3, "roles.policy.model.kv_heads": 2}, "multiple of kv_heads"),
