@@ -97,7 +97,9 @@ def bind(leaf, *, where: str = "config") -> Callable:
   missing = [n for n, p in known.items() if p.default is p.empty and n not in kwargs]
   if missing:
     raise ConfigError(f"{where}: {leaf['fn']} needs a value for {', '.join(missing)}")
-  return functools.partial(function, **kwargs)
+  bound = functools.partial(function, **kwargs)
+  bound.leaf = leaf  # for code that builds another config (a base model's) from a nested leaf
+  return bound
 
 
 def _plain(value, where):

@@ -121,3 +121,42 @@ def _add_equation(kept, counts, text, *, max_chars, split, test_share):
   else:
     counts["rounded"] += value != result
     kept[left] = answer
+
+
+def generated_calc(*, digits: int = 3, max_chars: int = 32, template: str = "{problem}=",
+                   split: str = "train", size: int = 100000, seed: int = 0,
+                   test_share: float = 0.2) -> tasks.TaskSet:
+  """Random calculations in the form of `gsm8k_calc`: "15*4=", "84/2=", "110-60-15=".
+
+  One operation, or two or three of one kind; operands have 1 to `digits` digits (uniform in the
+  number of digits), a product at most `digits` + 1 digits of operands in all, differences are not
+  negative, quotients are whole. Equations are split by the hash that `gsm8k_calc` uses: a base
+  trained on the train split of one has seen no test equation of the other.
+  """
+  tasks.at_least("generated_calc", 1, {"digits": digits})
+
+  def operand(generator):
+    return int(generator.integers(1, 10 ** int(generator.integers(1, digits + 1))))
+
+  def draw(generator):
+    op = "+-*/"[generator.integers(4)]
+    count = 2 if op in "*/" else int(generator.choice([2, 2, 2, 3, 4]))
+    numbers = [operand(generator) for _ in range(count)]
+    if op in "*/" and len(f"{numbers[0]}{numbers[1]}") > digits + 1:
+      return None
+    if op == "-":
+      numbers.sort(reverse=True)
+    if op == "/":
+      numbers[0] *= numbers[1]
+    left = op.join(map(str, numbers))
+    tree = arithmetic.parse(left)
+    value = arithmetic.value(tree)
+    if value < 0 or len(left) > max_chars:
+      return None
+    answer = arithmetic.decimal_text(value)
+    return arithmetic.key(tree), Task(
+        id="", prompt=tasks.fill(template, {"problem": left}), answer=answer,
+        verifier="rljax.rewards.verify:exact", demo=answer)
+
+  return tasks.generate("generated_calc", draw, split=split, size=size, seed=seed,
+                        test_share=test_share)

@@ -88,8 +88,15 @@ def _check(name, split, size, test_share) -> None:
     raise ValueError(f"{name}: size must be at least 1, found {size}")
 
 
-def _generate(name, draw, *, split, size, seed, test_share) -> TaskSet:
-  """`draw(generator) -> (key, Task) | None`; None rejects the draw."""
+def generate(name, draw, *, split, size, seed, test_share) -> TaskSet:
+  """A task set of drawn problems; see the module's docstring for what holds of it.
+
+  Args:
+    draw: `(numpy generator) -> (canonical key, Task)`, or None to draw again.
+
+  Raises:
+    ValueError: the split has no problems with these settings.
+  """
   _check(name, split, size, test_share)
 
   @functools.lru_cache(maxsize=_CACHED)
@@ -106,7 +113,7 @@ def _generate(name, draw, *, split, size, seed, test_share) -> TaskSet:
   return TaskSet(task, size)
 
 
-def _at_least(name, least, values: Mapping[str, float]) -> None:
+def at_least(name, least, values: Mapping[str, float]) -> None:
   for key, value in values.items():
     if value < least:
       raise ValueError(f"{name}: {key} must be at least {least}, found {value}")
@@ -131,7 +138,7 @@ def addition(*, digits: int = 3, pad: bool = False, template: str = "{problem}="
   `pad` writes operands with `digits` digits and the answer with one more ("123+045=" -> "0168"),
   which fixes all lengths. a+b and b+a belong to one split.
   """
-  _at_least("addition", 1, {"digits": digits})
+  at_least("addition", 1, {"digits": digits})
 
   def draw(generator):
     a, b = (int(x) for x in generator.integers(0, 10**digits, size=2))
@@ -140,14 +147,14 @@ def addition(*, digits: int = 3, pad: bool = False, template: str = "{problem}="
     key = arithmetic.key(arithmetic.parse(f"{a}+{b}"))
     return key, _task(fill(template, {"problem": f"{left}+{right}"}), answer, "exact", answer)
 
-  return _generate("addition", draw, split=split, size=size, seed=seed, test_share=test_share)
+  return generate("addition", draw, split=split, size=size, seed=seed, test_share=test_share)
 
 
 def modular(*, modulus: int = 97, operators: str = "+-*", template: str = "{problem}=",
             split: str = "train", size: int = 20000, seed: int = 0,
             test_share: float = 0.1) -> TaskSet:
   """"(12*34)%97=" -> "20"; operands uniform in [0, modulus), the answer too."""
-  _at_least("modular", 2, {"modulus": modulus})
+  at_least("modular", 2, {"modulus": modulus})
   ops = _operators("modular", operators, "+-*")
 
   def draw(generator):
@@ -158,13 +165,13 @@ def modular(*, modulus: int = 97, operators: str = "+-*", template: str = "{prob
     problem = f"({a}{op}{b})%{modulus}"
     return key, _task(fill(template, {"problem": problem}), answer, "exact", answer)
 
-  return _generate("modular", draw, split=split, size=size, seed=seed, test_share=test_share)
+  return generate("modular", draw, split=split, size=size, seed=seed, test_share=test_share)
 
 
 def compare(*, digits: int = 3, template: str = "{problem}=", split: str = "train",
             size: int = 20000, seed: int = 0, test_share: float = 0.1) -> TaskSet:
   """"12?305=" -> "<"; each of < > = is the answer equally often."""
-  _at_least("compare", 1, {"digits": digits})
+  at_least("compare", 1, {"digits": digits})
 
   def draw(generator):
     a, b = (int(x) for x in generator.integers(0, 10**digits, size=2))
@@ -175,7 +182,7 @@ def compare(*, digits: int = 3, template: str = "{problem}=", split: str = "trai
     key = f"{min(a, b)}?{max(a, b)}"
     return key, _task(fill(template, {"problem": f"{a}?{b}"}), wanted, "exact", wanted)
 
-  return _generate("compare", draw, split=split, size=size, seed=seed, test_share=test_share)
+  return generate("compare", draw, split=split, size=size, seed=seed, test_share=test_share)
 
 
 def sorting(*, length: int = 5, low: int = 0, high: int = 9, separator: str = " ",
@@ -186,8 +193,8 @@ def sorting(*, length: int = 5, low: int = 0, high: int = 9, separator: str = " 
   An empty `separator` writes digits side by side ("sort 312="). Two orders of the same numbers
   are different problems with one answer, and belong to one split.
   """
-  _at_least("sorting", 1, {"length": length})
-  _at_least("sorting", low, {"high": high})
+  at_least("sorting", 1, {"length": length})
+  at_least("sorting", low, {"high": high})
   if separator.strip(", ") or (not separator and not 0 <= low <= high <= 9):
     raise ValueError("sorting: separator must be spaces or commas, or empty for digits 0 to 9, "
                      f"found {separator!r}")
@@ -199,7 +206,7 @@ def sorting(*, length: int = 5, low: int = 0, high: int = 9, separator: str = " 
     return separator.join(map(str, answer)), _task(
         prompt, answer, "sorted_list", separator.join(map(str, answer)), {"separator": separator})
 
-  return _generate("sorting", draw, split=split, size=size, seed=seed, test_share=test_share)
+  return generate("sorting", draw, split=split, size=size, seed=seed, test_share=test_share)
 
 
 def strings(*, how: str = "reverse", length: int = 5, min_length: int = 1,
@@ -209,8 +216,8 @@ def strings(*, how: str = "reverse", length: int = 5, min_length: int = 1,
   rules = {"reverse": lambda s: s[::-1], "copy": lambda s: s}
   if how not in rules:
     raise ValueError(f"strings: how must be one of {', '.join(rules)}, found {how!r}")
-  _at_least("strings", 1, {"min_length": min_length, "letters of the alphabet": len(alphabet)})
-  _at_least("strings", min_length, {"length": length})
+  at_least("strings", 1, {"min_length": min_length, "letters of the alphabet": len(alphabet)})
+  at_least("strings", min_length, {"length": length})
 
   def draw(generator):
     n = generator.integers(min_length, length + 1)
@@ -218,7 +225,7 @@ def strings(*, how: str = "reverse", length: int = 5, min_length: int = 1,
     answer = rules[how](text)
     return text, _task(fill(template, {"problem": text}), answer, "exact", answer)
 
-  return _generate("strings", draw, split=split, size=size, seed=seed, test_share=test_share)
+  return generate("strings", draw, split=split, size=size, seed=seed, test_share=test_share)
 
 
 def arithmetic_chain(*, steps: int = 3, min_steps: int | None = None, low: int = 0, high: int = 20,
@@ -238,9 +245,9 @@ def arithmetic_chain(*, steps: int = 3, min_steps: int | None = None, low: int =
   the fraction.
   """
   least = steps if min_steps is None else min_steps
-  _at_least("arithmetic_chain", 1, {"min_steps": least})
-  _at_least("arithmetic_chain", least, {"steps": steps})
-  _at_least("arithmetic_chain", low, {"high": high})
+  at_least("arithmetic_chain", 1, {"min_steps": least})
+  at_least("arithmetic_chain", least, {"steps": steps})
+  at_least("arithmetic_chain", low, {"high": high})
   ops = _operators("arithmetic_chain", operators, "+-*/")
   if not forms or set(forms) - set(_FORMS):
     raise ValueError(f"arithmetic_chain: forms must be some of {', '.join(_FORMS)}, found {forms}")
@@ -265,7 +272,7 @@ def arithmetic_chain(*, steps: int = 3, min_steps: int | None = None, low: int =
         fill(template, {"problem": arithmetic.render(tree)}), answer, "number", answer,
         {"steps": k, "exact": str(exact)})
 
-  return _generate("arithmetic_chain", draw, split=split, size=size, seed=seed,
+  return generate("arithmetic_chain", draw, split=split, size=size, seed=seed,
                    test_share=test_share)
 
 
@@ -290,9 +297,9 @@ def countdown(*, numbers: int = 3, low: int = 1, high: int = 20, max_target: int
   Every problem has a solution with whole, non-negative intermediate values (the demo). With
   `use_all` each number must be used exactly once; without, any part of them may do.
   """
-  _at_least("countdown", 2, {"numbers": numbers})
-  _at_least("countdown", 1, {"low": low, "max_target": max_target})
-  _at_least("countdown", low, {"high": high})
+  at_least("countdown", 2, {"numbers": numbers})
+  at_least("countdown", 1, {"low": low, "max_target": max_target})
+  at_least("countdown", low, {"high": high})
   ops = _operators("countdown", operators, "+-*/")
 
   def draw(generator):
@@ -315,7 +322,7 @@ def countdown(*, numbers: int = 3, low: int = 1, high: int = 20, max_target: int
         prompt, target, "countdown", arithmetic.render(pool[0]),
         {"numbers": given, "use_all": use_all})
 
-  return _generate("countdown", draw, split=split, size=size, seed=seed, test_share=test_share)
+  return generate("countdown", draw, split=split, size=size, seed=seed, test_share=test_share)
 
 
 def reasoning_gym(*, name: str, config: Mapping | None = None, template: str = "{question}",

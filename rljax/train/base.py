@@ -22,7 +22,7 @@ def cache_folder() -> str:
 
 def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float = 0.65,
             steps: int = 800, rows: int = 128, lr: float = 3e-3, seed: int = 0,
-            problems: int = 500) -> PyTree:
+            problems: int = 500, tasks=None) -> PyTree:
   """Trains the role's model on demonstrations of the run's tasks, a stated share of them wrong.
 
   The noise plants the skill: a model that imitates well is right in about 1 - noise of its samples,
@@ -37,11 +37,12 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
     steps, rows, lr: supervised steps, demonstrations per step, AdamW's peak rate (falling to 0).
     seed: of the base, apart from the run's, so that seeds of a run share one base.
     problems: how many measure the skill.
+    tasks: leaf of the task set to train on; default the run's own.
 
   Raises:
     ConfigError: no evaluation set, or the band was missed.
   """
-  config = _recipe(setup.config, noise, steps, rows, lr, seed, problems)
+  config = _recipe(setup.config, noise, steps, rows, lr, seed, problems, tasks)
   folder = os.path.join(cache_folder(), "bases", _fingerprint(config))
   os.makedirs(folder, exist_ok=True)
   with open(os.path.join(folder, "lock"), "w") as lock:
@@ -73,14 +74,14 @@ def _train_or_load(config, folder):
   return found[1]["policy"].params, result
 
 
-def _recipe(parent, noise, steps, rows, lr, seed, problems):
+def _recipe(parent, noise, steps, rows, lr, seed, problems, tasks):
   if not parent.evals:
     raise ConfigError("config.evals: a trained base needs an evaluation set to measure its skill")
   name = sorted(parent.evals)[0]
   c = recipes.sft()
   c.name, c.seed, c.steps, c.prompts = "base", seed, steps, rows
   c.rollout.noise = noise
-  c.tokenizer, c.tasks = parent.tokenizer, parent.tasks
+  c.tokenizer, c.tasks = parent.tokenizer, tasks.leaf if tasks else parent.tasks
   c.roles.policy.model = parent.roles.policy.model
   c.limits = parent.limits
   c.sampling = parent.sampling
