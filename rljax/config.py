@@ -53,7 +53,7 @@ def resolve(target: str) -> Callable:
   if not name:
     raise ConfigError(f"{target!r} should read 'module:function'")
   if module_name.endswith(".py"):
-    module = _load_file(module_name)
+    module = load_file(module_name)
   else:
     try:
       module = importlib.import_module(module_name)
@@ -63,7 +63,7 @@ def resolve(target: str) -> Callable:
       raise ConfigError(
           f"{target!r} needs the package {e.name!r}, which is not installed") from None
   if not hasattr(module, name):
-    raise ConfigError(f"{target!r}: {module_name} has no {name!r}{_nearest(name, dir(module))}")
+    raise ConfigError(f"{target!r}: {module_name} has no {name!r}{nearest(name, dir(module))}")
   return getattr(module, name)
 
 
@@ -90,7 +90,7 @@ def bind(leaf, *, where: str = "config") -> Callable:
       continue
     if key not in known:
       raise ConfigError(
-          f"{where}: {leaf['fn']} has no parameter {key!r}{_nearest(key, known)}"
+          f"{where}: {leaf['fn']} has no parameter {key!r}{nearest(key, known)}"
           f" (it has: {', '.join(known) or 'none'})")
     _check_type(value, known[key].default, f"{where}.{key}")
     kwargs[key] = _plain(value, f"{where}.{key}")
@@ -125,7 +125,8 @@ def _check_type(value, default, where):
     raise ConfigError(f"{where}: expected {wanted.__name__}, found {found.__name__} {value!r}")
 
 
-def _nearest(name: str, known) -> str:
+def nearest(name: str, known) -> str:
+  """"; did you mean 'x'?" for the closest of the known names, or "" if none is close."""
   close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
   return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -134,7 +135,12 @@ def _nearest(name: str, known) -> str:
 
 
 @functools.cache
-def _load_file(path: str):
+def load_file(path: str):
+  """The module of a Python file, loaded once.
+
+  Raises:
+    ConfigError: there is no such file.
+  """
   if not os.path.exists(path):
     raise ConfigError(f"there is no file {path}")
   name = "rljax_file_" + hashlib.sha1(os.path.abspath(path).encode()).hexdigest()[:12]
@@ -149,30 +155,30 @@ def load(spec: str, overrides: Mapping[str, Any] | None = None) -> ml_collection
   """Loads `file.py[:name,name...]` and applies the named forms and arms, then the overrides.
 
   Names: `runlocal` (shrinks the run to seconds: `recipes.runlocal`, then the file's RUNLOCAL),
-  `scale` (the file's SCALE: the paper's own sizes), or any arm of the file's ARMS.
+  `quick` (the file's QUICK: a run of a minute), `scale` (its SCALE: the paper's own sizes), or any
+  arm of the file's ARMS.
 
   Raises:
     ConfigError: no such file, name or key, or a value of a wrong type.
   """
   from rljax import recipes  # recipes builds on fn()
   path, _, names = spec.partition(":")
-  module = _load_file(path)
+  module = load_file(path)
   if not hasattr(module, "get_config"):
     raise ConfigError(f"{path} has no get_config()")
   config = module.get_config()
   arms = dict(getattr(module, "ARMS", {}))
+  forms = {f: getattr(module, f.upper()) for f in ("quick", "scale") if hasattr(module, f.upper())}
   for name in filter(None, names.split(",")):
     if name == "runlocal":
       recipes.runlocal(config)
       apply(config, getattr(module, "RUNLOCAL", {}), path)
-    elif name == "scale" and hasattr(module, "SCALE"):
-      apply(config, module.SCALE, path)
-    elif name in arms:
-      apply(config, arms[name], path)
+    elif name in forms or name in arms:
+      apply(config, (forms | arms)[name], path)
     else:
-      known = ["runlocal", *arms] + (["scale"] if hasattr(module, "SCALE") else [])
+      known = ["runlocal", *forms, *arms]
       raise ConfigError(
-          f"{path} has no arm {name!r}{_nearest(name, known)} (it has: {', '.join(known)})")
+          f"{path} has no arm {name!r}{nearest(name, known)} (it has: {', '.join(known)})")
   apply(config, overrides or {}, path)
   return config
 

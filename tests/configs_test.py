@@ -14,7 +14,7 @@ DATA = str(ROOT / "tests/data/fixtures/word_problems.jsonl")
 
 
 def arms(path):
-  return dict(getattr(config_lib._load_file(path), "ARMS", {}))
+  return dict(getattr(config_lib.load_file(path), "ARMS", {}))
 
 
 def with_data(config):
@@ -53,7 +53,7 @@ def test_an_arm_changes_exactly_what_it_lists(path):
 
 @pytest.mark.parametrize("path", FILES)
 def test_docstring_has_a_link_and_the_command(path):
-  doc = config_lib._load_file(path).__doc__
+  doc = config_lib.load_file(path).__doc__
   assert "https://" in doc and "rljax-train" in doc and path in doc
   assert (ROOT / path).read_text().count("\n") < 120
 
