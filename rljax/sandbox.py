@@ -350,7 +350,7 @@ def _kill_by_environment(token):
   count = 0
   for folder in pathlib.Path("/proc").glob("[0-9]*"):
     with contextlib.suppress(OSError):
-      if token.encode() in (folder / "environ").readto_bytes().split(b"\0"):
+      if token.encode() in (folder / "environ").read_bytes().split(b"\0"):
         os.kill(int(folder.name), signal.SIGKILL)
         count += 1
   return count
