@@ -36,11 +36,13 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda12]>=0.10"],
         "data": data,
-        "test": [*data, "pytest", "pytest-xdist", "hypothesis", "ruff",
+        "reproduce": ["matplotlib"],
+        "test": [*data, "matplotlib", "pytest", "pytest-xdist", "hypothesis", "ruff",
                  "libtpu; sys_platform == 'linux'"],
     },
     entry_points={"console_scripts": [
         "rljax-train = rljax.main:train",
         "rljax-report = rljax.main:report",
+        "rljax-reproduce = rljax.reproduce.cli:main",
     ]},
 )

@@ -24,7 +24,7 @@ from typing import Any
 import ml_collections
 
 # The parts of a config whose keys are names that its author chooses; they take new entries.
-NAMED = ("rewards", "reward_weights", "evals", "roles", "updates")
+NAMED = ("rewards", "reward_weights", "memories", "evals", "roles", "updates")
 
 
 class ConfigError(Exception):
@@ -71,6 +71,7 @@ def bind(leaf, *, where: str = "config") -> Callable:
   """Turns a leaf into a `functools.partial`; nested leaves are bound first.
 
   Only keyword-only parameters are hyperparameters; the rest is what the caller passes at run time.
+  The result's attribute `leaf` is the leaf, for a function that puts it into a recipe of its own.
 
   Args:
     leaf: a ConfigDict with `fn`.

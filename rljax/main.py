@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import pathlib
 import sys
 
 from rljax import config as config_lib
@@ -17,7 +18,7 @@ def train(argv: list[str] | None = None) -> int:
                       help="config file, with forms and arms (:runlocal shrinks it to seconds)")
   parser.add_argument("--workdir", required=True, help="run folder; a killed run continues there")
   args, rest = parser.parse_known_args(argv)
-  return _guarded(lambda: _train(args, rest))
+  return guarded(lambda: _train(args, rest))
 
 
 def _train(args, rest):
@@ -47,19 +48,28 @@ def _print_result(result, workdir, page):
 
 
 def report(argv: list[str] | None = None) -> int:
-  """rljax-report DIR: writes DIR/report.html again."""
-  parser = argparse.ArgumentParser("rljax-report", description="Write report.html of a run folder.")
-  parser.add_argument("workdir")
+  """rljax-report DIR: writes DIR/report.html again, or an index of reproductions."""
+  parser = argparse.ArgumentParser(
+      "rljax-report", description="Write report.html of a run folder, or index.html of a folder "
+      "of reproductions (results/).")
+  parser.add_argument("folder")
   args = parser.parse_args(argv)
 
   def write():
-    from rljax.train import report as report_lib
-    print(report_lib.write_report(args.workdir))
+    folder = pathlib.Path(args.folder)
+    if not (folder / "config.json").exists() and [*folder.glob("*/claims.json"),
+                                                  *folder.glob("*/quick/claims.json")]:
+      from rljax.reproduce import index
+      print(index.write_index(folder))
+    else:
+      from rljax.train import report as report_lib
+      print(report_lib.write_report(folder))
 
-  return _guarded(write)
+  return guarded(write)
 
 
-def _guarded(work) -> int:
+def guarded(work) -> int:
+  """Runs a command; an error the user can mend is one sentence and exit code 2."""
   logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
   try:
     work()

@@ -22,7 +22,7 @@ def cache_folder() -> str:
 
 def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float = 0.65,
             steps: int = 800, rows: int = 128, lr: float = 3e-3, seed: int = 0,
-            problems: int = 500, tasks=None) -> PyTree:
+            problems: int = 500, tasks=None, skill=None, limits: dict | None = None) -> PyTree:
   """Trains the role's model on demonstrations of the run's tasks, a stated share of them wrong.
 
   The noise plants the skill: a model that imitates well is right in about 1 - noise of its samples,
@@ -37,12 +37,21 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
     steps, rows, lr: supervised steps, demonstrations per step, AdamW's peak rate (falling to 0).
     seed: of the base, apart from the run's, so that seeds of a run share one base.
     problems: how many measure the skill.
-    tasks: leaf of the task set to train on; default the run's own.
+    tasks: leaf of the task set to train on; default the run's own. Trace styles, biases and
+      contaminated sets are planted by what its demonstrations say (`rljax.data.planted`).
+    skill: leaf of the set that measures the skill; default the run's first evaluation set.
+    limits: {"prompt", "response"} of the base's own run; default the run's. With these three, arms
+      that change the run's tasks, evaluations or limits share one base.
 
   Raises:
     ConfigError: no evaluation set, or the band was missed.
   """
   config = _recipe(setup.config, noise, steps, rows, lr, seed, problems, tasks)
+  if skill is not None:
+    config.evals = {"skill": skill.leaf}
+  config.limits.update(limits or {})
+  if not config.evals:
+    raise ConfigError("config.evals: a trained base needs an evaluation set to measure its skill")
   folder = os.path.join(cache_folder(), "bases", _fingerprint(config))
   os.makedirs(folder, exist_ok=True)
   with open(os.path.join(folder, "lock"), "w") as lock:
@@ -75,17 +84,15 @@ def _train_or_load(config, folder):
 
 
 def _recipe(parent, noise, steps, rows, lr, seed, problems, tasks):
-  if not parent.evals:
-    raise ConfigError("config.evals: a trained base needs an evaluation set to measure its skill")
-  name = sorted(parent.evals)[0]
   c = recipes.sft()
   c.name, c.seed, c.steps, c.prompts = "base", seed, steps, rows
   c.rollout.noise = noise
   c.tokenizer, c.tasks = parent.tokenizer, tasks.leaf if tasks else parent.tasks
   c.roles.policy.model = parent.roles.policy.model
-  c.limits = parent.limits
+  c.limits = parent.limits.copy_and_resolve_references()
   c.sampling = parent.sampling
-  c.evals[name] = parent.evals[name]
+  for name in sorted(parent.evals)[:1]:
+    c.evals[name] = parent.evals[name]
   c.eval = parent.eval.copy_and_resolve_references()
   c.eval.every, c.eval.limit = 0, problems
   c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=lr, decay="linear", steps=steps)

@@ -1,0 +1,184 @@
+"""From finished runs to numbers: curves reduced, claims by paired bootstrap, verdicts."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from rljax import config as config_lib
+from rljax import rng
+from rljax.reproduce import papers
+from rljax.train import runlog
+
+ConfigError = config_lib.ConfigError
+
+HOLDS, UNCLEAR, FAILS, MISSING = "holds", "unclear", "fails", "not run"
+REPRODUCED, NOT, MECHANISM = (
+    "reproduced", "not reproduced", "not testable at this scale (mechanism tested)")
+LEVEL = 0.05  # mass in each tail outside the interval
+RESAMPLES = 4000
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A finished run: rows of metrics.jsonl, and a reader of per-problem results."""
+
+  workdir: str
+  rows: tuple[dict, ...]
+
+  def series(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, values) where the metric was logged and is finite.
+
+    Raises:
+      ConfigError: the run never logged it.
+    """
+    found = [(r["step"], r[metric]) for r in self.rows if metric in r and np.isfinite(r[metric])]
+    if not found:
+      names = sorted({k for r in self.rows for k in r})
+      raise ConfigError(f"{self.workdir}: no metric {metric!r}{config_lib.nearest(metric, names)}")
+    steps, values = zip(*found)
+    return np.asarray(steps), np.asarray(values, float)
+
+  def problems(self, metric: str, at: str) -> dict[str, float] | None:
+    """Share of correct samples per problem, for `eval/<set>/pass_at_1` at start, end or gain."""
+    parts = metric.split("/")
+    if len(parts) != 3 or parts[0] != "eval" or parts[2] != "pass_at_1":
+      return None
+    steps = self.series(metric)[0]
+    wanted = {"start": (steps[0],), "end": (steps[-1],), "gain": (steps[0], steps[-1])}.get(at)
+    if wanted is None:
+      return None
+    graded = [_graded(self.workdir, parts[1], int(s)) for s in wanted]
+    if at == "gain":
+      return {k: graded[1][k] - graded[0][k] for k in graded[0] if k in graded[1]}
+    return graded[0]
+
+
+def read(workdir) -> Run:
+  return Run(str(workdir), tuple(runlog.read_metrics(workdir)))
+
+
+def _graded(workdir, name, step):
+  out: dict[str, list] = {}
+  for path in runlog.episode_files(workdir):
+    for e in runlog.read_episodes(path):
+      if e["step"] == step and e["info"].get("phase") == f"eval/{name}":
+        out.setdefault(e["task"], []).append(float(e["scores"]["correct"]) >= 1 - 1e-6)
+  return {k: float(np.mean(v)) for k, v in out.items()}
+
+
+def reduce(steps: np.ndarray, values: np.ndarray, at: str) -> float:
+  """One number for a curve.
+
+  Args:
+    steps, values: where it was logged.
+    at: "start", "end", "gain" (end - start), "peak" (largest), "fall" (peak - end), "keep" (end /
+      peak), "mean", "last:k" or "first:k" (mean of k points), "reach:x" (first step with a value of
+      at least x; one more than the last step if there is none).
+
+  Raises:
+    ConfigError: an unknown reduction.
+  """
+  name, _, arg = at.partition(":")
+  rules = {
+      "start": lambda: values[0], "end": lambda: values[-1], "gain": lambda: values[-1] - values[0],
+      "peak": lambda: values.max(), "fall": lambda: values.max() - values[-1],
+      "keep": lambda: values[-1] / max(values.max(), 1e-12), "mean": lambda: values.mean(),
+      "last": lambda: values[-int(arg):].mean(), "first": lambda: values[:int(arg)].mean(),
+      "reach": lambda: next((s for s, v in zip(steps, values) if v >= float(arg)), steps[-1] + 1)}
+  if name not in rules or bool(arg) != (name in ("last", "first", "reach")):
+    raise ConfigError(f"unknown reduction {at!r}; one of {', '.join(rules)} (last:k, reach:x)")
+  return float(rules[name]())
+
+
+def value(run: Run, side: papers.Side) -> float:
+  return reduce(*run.series(side.metric), side.at)
+
+
+# --- claims ---------------------------------------------------------------------------------------
+
+
+def bootstrap(values: Sequence[float]) -> tuple[float, float]:
+  """The interval of the mean under resampling with replacement; exact for up to five values."""
+  x, n = np.asarray(values, float), len(values)
+  if n <= 5:
+    means = np.asarray([np.mean(c) for c in itertools.product(x, repeat=n)])
+  else:
+    draws = rng.host(0, "bootstrap", n).integers(0, n, (RESAMPLES, n))
+    means = x[draws].mean(axis=1)
+  return float(np.quantile(means, LEVEL)), float(np.quantile(means, 1 - LEVEL))
+
+
+def judge(claim: papers.Claim, mean: float, low: float, high: float) -> str:
+  """HOLDS if the whole interval satisfies the relation, UNCLEAR if only the mean does."""
+  def satisfies(x):
+    return {">": x > claim.margin, "<": x < -claim.margin,
+            "within": abs(x) <= claim.margin}[claim.relation]
+  if not satisfies(mean):
+    return FAILS
+  return HOLDS if satisfies(low) and satisfies(high) else UNCLEAR
+
+
+def evaluate(claim: papers.Claim, runs: Mapping[str, Mapping[int, Run]]) -> dict:
+  """One claim against the runs, by arm and seed.
+
+  Seeds are paired: the difference is taken seed by seed, over the seeds both sides ran. With one
+  seed, problems are resampled instead where the metric is an evaluation's pass@1 (paired when both
+  sides solved the same set), else there is no interval; `over` says which.
+  """
+  sides = [s for s in (claim.left, claim.right) if isinstance(s, papers.Side)]
+  missing = [s.arm for s in sides if not runs.get(s.arm)]
+  shown = {"says": claim.says, "kind": claim.kind, "paper": claim.paper, "rule": rule(claim)}
+  if missing:
+    return {**shown, "status": MISSING, "left": [], "right": [], "over": "", "seeds": []}
+  seeds = sorted(set.intersection(*(set(runs[s.arm]) for s in sides)))
+  left = [value(runs[claim.left.arm][s], claim.left) for s in seeds]
+  right = [claim.right if not isinstance(claim.right, papers.Side)
+           else value(runs[claim.right.arm][s], claim.right) for s in seeds]
+  differences, over = [a - b for a, b in zip(left, right)], "seeds"
+  if len(seeds) == 1:
+    low, high, over = _over_problems(claim, {a: r[seeds[0]] for a, r in runs.items()
+                                             if seeds[0] in r}, differences[0])
+  else:
+    low, high = bootstrap(differences)
+  mean = float(np.mean(differences))
+  return {**shown, "left": left, "right": right, "difference": mean, "interval": [low, high],
+          "over": over, "seeds": seeds, "status": judge(claim, mean, low, high)}
+
+
+def _over_problems(claim, runs, difference):
+  graded = [runs[s.arm].problems(s.metric, s.at) if isinstance(s, papers.Side) else s
+            for s in (claim.left, claim.right)]
+  left, right = graded
+  if left is None or right is None:
+    return difference, difference, "nothing (one seed)"
+  if not isinstance(right, dict):
+    return *bootstrap([v - right for v in left.values()]), "problems (one seed)"
+  if set(left) == set(right):
+    return *bootstrap([left[k] - right[k] for k in left]), "problems (one seed)"
+  (a, b), (c, d) = bootstrap(list(left.values())), bootstrap(list(right.values()))
+  half = np.hypot(b - a, d - c) / 2
+  return float(difference - half), float(difference + half), "problems (one seed)"
+
+
+def verdict(claims: Sequence[papers.Claim], results: Sequence[Mapping]) -> str:
+  """The paper's verdict; a control or mechanism that fails makes it "not reproduced" too."""
+  if any(r["status"] == MISSING for r in results):
+    return "incomplete"
+  if not all(r["status"] == HOLDS for r in results):
+    return NOT
+  return REPRODUCED if any(c.kind == "claim" for c in claims) else MECHANISM
+
+
+def rule(claim: papers.Claim) -> str:
+  """The relation as text: "full end - rft end > 0.02 (eval/test/pass_at_1)"."""
+  def name(side):
+    return f"{side.arm} {side.at}" if isinstance(side, papers.Side) else f"{side:g}"
+  left, right = claim.left, claim.right
+  metric = left.metric
+  if isinstance(right, papers.Side) and right.metric != left.metric:
+    metric = f"{left.metric}; {right.metric}"
+  bound = {">": f"> {claim.margin:g}", "<": f"< {-claim.margin:g}",
+           "within": f"within ±{claim.margin:g}"}[claim.relation]
+  return f"{name(left)} - {name(right)} {bound} [{metric}]"

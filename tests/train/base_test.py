@@ -1,0 +1,64 @@
+"""The planted base: trained once, found again, refused outside its band."""
+
+import jax
+import numpy as np
+import pytest
+
+from rljax import config as config_lib
+from rljax.config import fn
+from rljax.train import build
+from tests.train import loop_test
+
+
+def setup_of(**init):
+  config = config_lib.load(loop_test.TINY)
+  config.roles.policy.init = fn("rljax.train.base:trained", **{
+      "steps": 3, "rows": 4, "at_least": 0.0, "at_most": 1.0, "problems": 8, **init})
+  return build.build(config)
+
+
+def weights(run):
+  run.roles.init()
+  return jax.device_get(run.roles.params("policy"))
+
+
+def differ(a, b):
+  return any(np.any(x != y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own(tmp_path_factory):
+  """The weights of the plain base, trained into an empty cache."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("RLJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield weights(setup_of())
+
+
+def test_a_base_is_found_again_and_its_skill_is_stated(own, capsys):
+  again = weights(setup_of())
+  said = capsys.readouterr().out
+  assert "training" not in said
+  assert "base model: pass@1 0." in said and "after 3 supervised steps" in said
+  jax.tree.map(np.testing.assert_array_equal, own, again)
+
+
+@pytest.mark.parametrize("knob", [
+    {"noise": 0.9}, {"steps": 2}, {"rows": 2}, {"lr": 1e-4}, {"seed": 3},
+    {"tasks": fn("rljax.data.tasks:addition", digits=1, seed=5)}], ids=lambda k: next(iter(k)))
+def test_every_knob_makes_another_base(own, knob, capsys):
+  other = weights(setup_of(**knob))
+  assert "training a base model" in capsys.readouterr().out
+  assert differ(own, other)
+
+
+@pytest.mark.parametrize("band, wanted", [({"at_least": 0.9}, "0.9 to 1"),
+                                          ({"at_least": -2.0, "at_most": -1.0}, "-2 to -1")])
+def test_outside_the_band_is_an_error_with_the_skill(band, wanted):
+  with pytest.raises(config_lib.ConfigError, match=f"the base model has pass@1 0.*{wanted}"):
+    weights(setup_of(**band))
+
+
+def test_problems_sets_how_many_measure_the_skill(capsys):
+  weights(setup_of(problems=1))
+  skill = float(capsys.readouterr().out.split("pass@1 ")[1].split()[0])
+  assert skill in (0.0, 1.0)
