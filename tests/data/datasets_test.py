@@ -236,6 +236,29 @@ def test_gsm8k_calc_limits(tmp_path):
     gsm8k.gsm8k_calc(path=write(tmp_path / "b.jsonl", lines([{"question": "q"}])))
 
 
+def test_generated_calculations():
+  ts = gsm8k.generated_calc(size=300)
+  for task in ts:
+    left = task.prompt.removesuffix("=")
+    assert arithmetic.value(arithmetic.parse(left)) == int(task.answer) >= 0
+    assert tasks.split_of(arithmetic.key(arithmetic.parse(left)), 0.2) == "train"
+    assert task.demo == task.answer
+  assert {op for t in ts for op in "+-*/" if op in t.prompt} == set("+-*/")
+  assert any(t.prompt.count("+") == 3 for t in ts)
+  other = gsm8k.generated_calc(size=300, split="test")
+  assert not {t.prompt for t in ts} & {t.prompt for t in other}
+
+
+def test_generated_calculations_limits():
+  longest = lambda **k: max(len(t.prompt) for t in gsm8k.generated_calc(size=200, **k))
+  assert longest(max_chars=5) == 6 < longest(digits=1, max_chars=12) < longest()
+  assert gsm8k.generated_calc(template="<{problem}>", size=3)[1].prompt.startswith("<")
+  assert gsm8k.generated_calc(seed=1)[0].prompt != gsm8k.generated_calc(seed=2)[0].prompt
+  assert gsm8k.generated_calc(test_share=0.0)[0].prompt
+  with pytest.raises(ValueError, match="digits must be at least 1"):
+    gsm8k.generated_calc(digits=0)
+
+
 def test_one_split_rule_for_all():
   """An addition problem and the same equation of a text file fall on one side."""
   for text in ("3+4", "4+3", "(3+ 4)", "3.0+4"):
