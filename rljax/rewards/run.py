@@ -1,8 +1,11 @@
 """Runs a recipe's rewards over episodes: a fault becomes a NaN that is counted, never a crash."""
 
+import collections
 import dataclasses
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -22,6 +25,9 @@ class Context:
     tokenizer: the run's.
     score: (role, prefixes, continuations) -> list of (logp, entropy) arrays per continuation token.
     sample: (role, prompts, seeds, **settings) -> list of Completions; prompts are token ids.
+    value: (role, token ids of whole texts) -> array [n], that role's scalar head at their ends.
+    until: time.monotonic() at which a reward should return what it has, NaN for the rest.
+    faults: what went wrong with single samples, by kind; filled through `count`.
   """
 
   step: int
@@ -29,6 +35,23 @@ class Context:
   tokenizer: object
   score: Callable | None = None
   sample: Callable | None = None
+  value: Callable | None = None
+  until: float = math.inf
+  faults: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+
+
+def count(ctx: Context | None, kind: str, n: int = 1, *, why: str = "") -> None:
+  """Counts faults of single samples (the metric faults/<kind>); logs the first `why` of a kind."""
+  with _lock:
+    if ctx is not None and n:
+      ctx.faults[kind] += n
+    new = bool(why) and kind not in _logged
+    _logged.update([kind] if new else [])
+  if new:
+    log.warning("%s (logged once): %s", kind, why)
+
+
+_lock, _logged = threading.Lock(), set()
 
 
 def score_all(episodes: Sequence[types.Episode], rewards: Mapping[str, Callable],
@@ -36,12 +59,13 @@ def score_all(episodes: Sequence[types.Episode], rewards: Mapping[str, Callable]
               ) -> tuple[list[types.Episode], dict[str, int]]:
   """Adds every reward by name, and their weighted sum as "reward".
 
-  A reward that raises, or is not back after `deadline` seconds, scores NaN for all episodes; a
-  NaN in any reward makes the episode's "reward" NaN, which keeps it out of the update.
+  A reward that raises, or is not back after `deadline` seconds, scores NaN for all episodes; one
+  that looks at `ctx.until` loses only the samples it has not reached. A NaN in any reward makes
+  the episode's "reward" NaN, which keeps it out of the update.
 
   Returns:
     The episodes with scores, and counts of faults by kind: "reward_error", "reward_timeout",
-    "unscored" (episodes whose combined reward is NaN or infinite).
+    "unscored" (episodes whose combined reward is NaN or infinite), and what `count` counted.
 
   Raises:
     ConfigError: a reward returned a wrong shape, or no episode could be scored at all.
@@ -50,7 +74,8 @@ def score_all(episodes: Sequence[types.Episode], rewards: Mapping[str, Callable]
   reasons = []
   columns = {}
   for name, reward in rewards.items():
-    values, fault, reason = _call(name, reward, episodes, ctx, deadline)
+    bounded = dataclasses.replace(ctx, until=time.monotonic() + 0.9 * deadline)
+    values, fault, reason = _call(name, reward, episodes, bounded, deadline)
     columns[name] = values
     if fault:
       faults[fault] = faults.get(fault, 0) + 1
@@ -59,6 +84,8 @@ def score_all(episodes: Sequence[types.Episode], rewards: Mapping[str, Callable]
   total = np.zeros(len(episodes))
   for name, values in columns.items():
     total = total + weights.get(name, 1.0) * values
+  with _lock:  # a reward that was given up may still be counting
+    faults.update(ctx.faults)
   bad = ~np.isfinite(total)
   if bad.any():
     faults["unscored"] = int(bad.sum())
