@@ -19,17 +19,20 @@ def _base() -> ml_collections.ConfigDict:
   c.limits = ml_collections.ConfigDict({
       "prompt": 64,            # tokens; longer prompts are an error or skipped
       "response": 64,          # tokens the policy may produce in one episode, end token included
+      "observation": 0,        # tokens that an environment may add to one episode in all
       "on_long_prompt": "error",  # or "skip" (counted)
   })
   c.sampling = ml_collections.ConfigDict({  # the trainer uses the same temperature
       "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
       "slots": 256,            # requests that are decoded together
-      "prompt_buckets": (),    # prompt lengths to compile for; () = limits.prompt alone
+      "prompt_buckets": (),    # prompt lengths to compile for; () = limits.prompt, and doublings of
+                               # it up to a whole episode where limits.observation > 0
   })
   c.rollout = fn("rljax.rollouts.single_turn:single_turn", group_size=8)
   c.rewards = ml_collections.ConfigDict({"correct": fn("rljax.rewards.verify:task_verifier")})
   c.reward_weights = ml_collections.ConfigDict({})  # by name; 1 where absent
   c.reward_deadline = 60.0     # seconds for one reward over one batch
+  c.memories = ml_collections.ConfigDict({})  # name -> leaf: state over steps (`data.memory`)
   c.select = None              # a leaf: episodes -> episodes
   c.updates = ml_collections.ConfigDict({"policy": update()})
   c.evals = ml_collections.ConfigDict({})           # name -> task set
@@ -39,6 +42,7 @@ def _base() -> ml_collections.ConfigDict:
       "temperature": 1.0,
       "greedy": False,
       "limit": 500,            # problems of each set; 0 = all
+      "rollout": None,         # a leaf, how problems are answered; None = in a single turn
       "verifier": fn("rljax.rewards.verify:task_verifier"),
   })
   c.checkpoint = ml_collections.ConfigDict({"every": 50, "keep": 2})
@@ -68,6 +72,7 @@ def update(advantage=None, objective=None, optimizer=None) -> ml_collections.Con
   """One update per step: whose weights, with which loss, on which episodes."""
   c = ml_collections.ConfigDict()
   c.role = "policy"            # whose weights
+  c.speaker = ""               # train on this role's episodes alone (`Episode.info`); "" = on all
   c.ref = "ref"                # role of the reference, if the objective needs one
   c.advantage = advantage
   c.objective = objective

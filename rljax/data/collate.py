@@ -25,10 +25,11 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
 
   Tokens of assistant turns with a log-probability or without (demonstrations) are actions. The last
   token of a row is only ever an action, so the model needs no position for it.
+  `extras["segment_BT"]` says which of the policy's turns an action belongs to, -1 for none.
 
   Args:
     episodes: at most B; their columns (`rljax.data.pairs`) become `extras`. An episode whose
-      score is NaN, or without actions, becomes an invalid row.
+      score is NaN, whose status is ERROR, or without actions, becomes an invalid row.
     shapes: B, S and T; S must cover all tokens but the last, T all actions.
     discount: per action, within an episode.
     score: which score is the terminal reward; a missing one counts as 0.
@@ -44,6 +45,7 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
   tokens_BS = np.full((B, S), pad_id, np.int32)
   pos_BT, actions_BT = np.zeros((B, T), np.int32), np.zeros((B, T), np.int32)
   mask_BT, logp_BT, reward_BT, discount_BT = (np.zeros((B, T), np.float32) for _ in range(4))
+  segment_BT = np.full((B, T), -1, np.int32)
   valid_B, group_B = np.zeros(B, np.float32), np.full(B, -1, np.int32)
   groups: dict[int, int] = {}
   for b, e in enumerate(episodes):
@@ -53,7 +55,7 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
     if len(tokens) - 1 > S or e.num_actions > T:
       raise config_lib.ConfigError(
           f"task {e.task.id}: {len(tokens)} tokens with {e.num_actions} of them the policy's do "
-          f"not fit limits.prompt + limits.response = {S + 1} and limits.response = {T}")
+          f"not fit limits.prompt + response + observation = {S + 1}, limits.response = {T}")
     tokens_BS[b, :len(tokens) - 1] = tokens[:-1]
     for turn in e.turns:
       k = len(turn.tokens)
@@ -66,10 +68,11 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
         if turn.logp is not None:
           logp_BT[b, t:t + k] = turn.logp
         reward_BT[b, t + k - 1] += turn.reward
+        segment_BT[b, t:t + k] = segment_BT[b].max() + 1
         t += k
       n += k
     group_B[b] = groups.setdefault(e.group, len(groups))
-    if t == 0 or not np.isfinite(reward):
+    if t == 0 or not np.isfinite(reward) or e.status == types.ERROR:
       mask_BT[b] = reward_BT[b] = 0.0
       continue
     valid_B[b] = 1.0
@@ -79,4 +82,4 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
       inputs={"tokens_BS": tokens_BS, "action_pos_BT": pos_BT}, actions_BT=actions_BT,
       mask_BT=mask_BT, behav_logp_BT=logp_BT, reward_BT=reward_BT, discount_BT=discount_BT,
       adv_BT=np.zeros((B, T), np.float32), valid_B=valid_B, group_B=group_B,
-      extras=pairs.columns(episodes, rows=B))
+      extras={"segment_BT": segment_BT, **pairs.columns(episodes, rows=B)})

@@ -53,6 +53,6 @@ def mean_scores(indices: Sequence[int], groups: Sequence[int], rewards: Sequence
   """Mean finite reward of each drawn task, in the order of `indices`; NaN where none."""
   sums = {g: [] for g in range(len(indices))}
   for g, r in zip(groups, rewards):
-    if np.isfinite(r):
+    if np.isfinite(r) and g in sums:  # a rollout may add groups of its own (proposed tasks)
       sums[g].append(r)
   return [float(np.mean(sums[g])) if sums[g] else float("nan") for g in range(len(indices))]

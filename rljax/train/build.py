@@ -33,6 +33,7 @@ class Update:
   """One update of the recipe, ready to run. `order` and `slice` cut a batch into minibatches."""
 
   role: str
+  speaker: str
   ref: str
   epochs: int
   minibatches: int
@@ -58,6 +59,7 @@ class Run:
   rewards: dict[str, Callable]
   reward_weights: dict[str, float]
   eval_verifier: Callable
+  memories: dict[str, Any]
   select: Callable | None
   roles: roles_lib.Roles
   samplers: dict[str, roles_lib.Sampler]
@@ -102,16 +104,17 @@ def build(config, *, devices=None) -> Run:
              for name in config.updates}
   limits = config.limits
   scorer = roles_lib.Scorer(roles, rows=_round_up(config.sampling.slots, mesh.size),
-                            buckets=(limits.prompt + limits.response - 1,))
+                            buckets=(_context(limits) - 1,))
   eval_settings = {"temperature": config.eval.temperature, "greedy": config.eval.greedy}
-  eval_rollout = functools.partial(
-      config_lib.resolve("rljax.rollouts.single_turn:single_turn"),
-      group_size=config.eval.samples, settings=eval_settings)
+  rollout, answer = _rollouts(config, leaf, made)
+  eval_rollout = functools.partial(answer, group_size=config.eval.samples, settings=eval_settings)
   return Run(
       config=config, mesh=mesh, tokenizer=tokenizer, tasks=tasks, evals=evals,
-      curriculum=made("curriculum"), rollout=leaf("rollout"), eval_rollout=eval_rollout,
+      curriculum=made("curriculum"), rollout=rollout, eval_rollout=eval_rollout,
       rewards=rewards, reward_weights=dict(config.reward_weights),
-      eval_verifier=leaf("eval.verifier"), select=leaf("select") if config.select else None,
+      eval_verifier=leaf("eval.verifier"),
+      memories={name: made(f"memories.{name}") for name in config.memories},
+      select=leaf("select") if config.select else None,
       roles=roles, samplers=samplers, scorer=scorer, updates=updates)
 
 
@@ -130,6 +133,40 @@ def _made(config, dotted, *args):
     return _leaf(config, dotted)(*args)
   except ValueError as e:
     raise ConfigError(f"config.{dotted}: {e}") from None
+
+
+def _rollouts(config, leaf, made):
+  """The rollouts of training and of evaluation; equal environments are made once."""
+  environments = {}
+
+  def one(dotted, node):
+    rollout = leaf(dotted)
+    if node.get("env") is None:
+      return rollout
+    key = config_lib.digest(node.env)
+    if key not in environments:
+      environments[key] = made(f"{dotted}.env")
+    return functools.partial(rollout, env=environments[key])
+
+  answer = (one("eval.rollout", config.eval.rollout) if config.eval.rollout else
+            config_lib.resolve("rljax.rollouts.single_turn:single_turn"))
+  return one("rollout", config.rollout), answer
+
+
+def _context(limits):
+  """Tokens of an episode: prompt, everything the policy says, everything it is told."""
+  return limits.prompt + limits.response + limits.observation
+
+
+def _buckets(config):
+  """Prompt lengths to compile for: of every turn, where there are several."""
+  if config.sampling.prompt_buckets:
+    return tuple(config.sampling.prompt_buckets)
+  limits = config.limits
+  sizes = [limits.prompt]
+  while limits.observation and sizes[-1] < _context(limits) - 1:
+    sizes.append(min(2 * sizes[-1], _context(limits) - 1))
+  return tuple(sizes)
 
 
 def _policies(config, tokenizer):
@@ -161,11 +198,12 @@ def _sampler(config, name, policy, roles, tokenizer, mesh):
   s = config.sampling
   engine = engine_lib.Engine(
       policy, stop_ids=tokenizer.stop_ids, slots=_round_up(s.slots, mesh.size),
-      prompt_buckets=tuple(s.prompt_buckets) or (config.limits.prompt,),
+      prompt_buckets=_buckets(config),
       max_tokens=config.limits.response, place=lambda x: sharding.put_replicated(x, mesh))
   defaults = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p, "min_p": s.min_p,
               "max_tokens": config.limits.response}
-  return roles_lib.Sampler(engine, lambda: roles.params(name), tokenizer, defaults)
+  limits = {k: config.limits[k] for k in ("prompt", "response", "observation")}
+  return roles_lib.Sampler(engine, lambda: roles.params(name), tokenizer, defaults, limits)
 
 
 def _update(config, name, policies, optimizers, objectives, leaf, mesh):
@@ -194,10 +232,10 @@ def _update(config, name, policies, optimizers, objectives, leaf, mesh):
   group = config.rollout.get("group_size", 1)
   rows = _round_up(spec.rows or config.prompts * group, mesh.size * spec.accum * spec.minibatches)
   limits = config.limits
-  shapes = collate.Shapes(rows, limits.prompt + limits.response - 1, limits.response)
+  shapes = collate.Shapes(rows, _context(limits) - 1, limits.response)
   cut = jax.jit(functools.partial(step_lib.minibatch, count=spec.minibatches)) if several else None
   return Update(
-      role=spec.role, ref=spec.ref if has_ref else "", epochs=spec.epochs,
+      role=spec.role, speaker=spec.speaker, ref=spec.ref if has_ref else "", epochs=spec.epochs,
       minibatches=spec.minibatches, shapes=shapes, discount=spec.discount,
       prepare=jax.jit(prepare), step=jax.jit(step, donate_argnums=0), slice=cut)
 

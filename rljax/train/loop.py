@@ -51,6 +51,7 @@ class Loop:
         os.path.join(workdir, "checkpoints"), keep=run.config.checkpoint.keep)
     self.quiet = quiet
     self.host = {"curriculum": run.curriculum.init(len(run.tasks)), "eval_before": {},
+                 "memories": {name: m.init() for name, m in run.memories.items()},
                  "seconds": 0.0, "tokens": 0, "skipped": 0, "faults": {}}
 
   # --- the loop ---
@@ -109,6 +110,8 @@ class Loop:
             indices, [e.group for e in episodes],
             [e.scores.get("reward", float("nan")) for e in episodes]))
     scalars = _episode_scalars(episodes)
+    for name, memory in self.r.memories.items():
+      self.host["memories"][name], episodes = memory.update(self.host["memories"][name], episodes)
     chosen = self.r.select(episodes) if self.r.select else episodes
     clock.lap("reward")
     for name, update in self.r.updates.items():
@@ -166,6 +169,8 @@ class Loop:
 
   def _update(self, step, name, update, episodes) -> dict[str, float]:
     roles, owner = self.r.roles, self.r.roles.owner(update.role)
+    if update.speaker:
+      episodes = [e for e in episodes if e.info.get("role", "policy") == update.speaker]
     host_batch = collate.collate(episodes, shapes=update.shapes, pad_id=self.r.tokenizer.pad_id,
                                  discount=update.discount)
     batch = sharding.put_rows(host_batch, self.r.mesh)
@@ -278,7 +283,10 @@ def _nest(flat, sets):
 def _episode_scalars(episodes) -> dict[str, float]:
   """reward/*, episode/*: what a batch of episodes looks like."""
   out = {"episode/length": float(np.mean([e.num_actions for e in episodes])),
-         "episode/truncated": float(np.mean([e.status == types.LENGTH for e in episodes]))}
+         "episode/truncated": float(np.mean([e.status == types.LENGTH for e in episodes])),
+         "episode/turns": float(np.mean([sum(t.role == "assistant" for t in e.turns)
+                                         for e in episodes])),
+         "episode/errors": float(np.mean([e.status == types.ERROR for e in episodes]))}
   names = sorted({n for e in episodes for n in e.scores})
   for name in names:
     values = np.asarray([e.scores.get(name, np.nan) for e in episodes], float)

@@ -109,6 +109,8 @@ class Roles:
 class Sampler:
   """A role that can speak: an engine, its weights, and the run's sampling settings.
 
+  `limits` holds the tokens of an episode: "prompt", "response", "observation".
+
   Rollouts call `generate(prompts, seeds, ...)`; the key of the phase (step or evaluation) is bound.
   """
 
@@ -116,6 +118,7 @@ class Sampler:
   params: Callable[[], PyTree]
   tokenizer: object
   defaults: dict
+  limits: dict
 
   def generate(self, prompts: Sequence[np.ndarray], seeds: Sequence[tuple[int, int]], key,
                **settings) -> list[engine_lib.Completion]:

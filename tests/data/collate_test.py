@@ -87,3 +87,14 @@ def test_columns_become_extras():
   e = pairs.with_columns(episode(("user", [7]), ("assistant", [3])), margin=0.5)
   b = collate.collate([e, e], shapes=SHAPES)
   assert b.extras["margin"].tolist() == [0.5, 0.5, 0, 0]
+
+
+def test_segments_count_the_turns_of_the_policy():
+  turns = (types.Turn("user", np.arange(3)), types.Turn("assistant", np.arange(2)), types.Turn("tool", np.arange(2)),
+           types.Turn("assistant", np.arange(1)))
+  task = types.Task("t", "")
+  b = collate.collate([types.Episode(task, turns), types.Episode(task, turns, status=types.ERROR)],
+                      shapes=collate.Shapes(2, 8, 4))
+  assert b.extras["segment_BT"].tolist() == [[0, 0, 1, -1]] * 2
+  assert b.inputs["action_pos_BT"][0, :3].tolist() == [2, 3, 6]
+  assert b.valid_B.tolist() == [1, 0] and b.mask_BT[1].sum() == 0  # a failed episode trains nothing

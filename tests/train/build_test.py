@@ -20,6 +20,9 @@ KNOBS = {
     "rollout.group_size": (2, lambda r: r.updates["policy"].shapes.B),
     "limits.prompt": (7, lambda r: r.samplers["policy"].engine.buckets),
     "limits.response": (2, lambda r: r.updates["policy"].shapes.T),
+    "limits.observation": (9, lambda r: (r.updates["policy"].shapes.S,
+                                         r.samplers["policy"].engine.buckets,
+                                         r.samplers["policy"].limits["observation"])),
     "sampling.temperature": (0.5, lambda r: (r.roles.specs["policy"].policy.temperature,
                                              r.samplers["policy"].defaults["temperature"])),
     "sampling.top_k": (3, lambda r: r.samplers["policy"].defaults["top_k"]),
@@ -30,9 +33,12 @@ KNOBS = {
     "eval.samples": (3, lambda r: r.eval_rollout.keywords["group_size"]),
     "eval.temperature": (0.3, lambda r: r.eval_rollout.keywords["settings"]["temperature"]),
     "eval.greedy": (True, lambda r: r.eval_rollout.keywords["settings"]["greedy"]),
+    "eval.rollout": (fn("rljax.rollouts.dataset:demonstrations", noise=0.5),
+                     lambda r: r.eval_rollout.func),
     "eval.verifier": (fn("rljax.rewards.verify:dense_number"), lambda r: r.eval_verifier.func),
     "updates.policy.epochs": (2, lambda r: r.updates["policy"].epochs),
     "updates.policy.minibatches": (4, lambda r: r.updates["policy"].minibatches),
+    "updates.policy.speaker": ("other", lambda r: r.updates["policy"].speaker),
     "updates.policy.rows": (32, lambda r: r.updates["policy"].shapes.B),
     "updates.policy.discount": (0.9, lambda r: r.updates["policy"].discount),
     "updates.policy.optimizer.lr": (0.5, lambda r: r.roles.optimizers["policy"].schedule(0)),
@@ -58,6 +64,7 @@ ELSEWHERE = {
     "checkpoint.every": "test_checkpoint_cadence", "checkpoint.keep": "test_checkpoint_cadence",
     "episodes_max_bytes": "runlog_test", "updates.policy.ref": "loop_test (refusal)",
     "updates.policy.role": "loop_test (refusal)", "updates.policy.accum": "test_accum",
+    "memories": "tests/rollouts/versus_test.py",
 }
 
 
@@ -98,6 +105,13 @@ def test_accum(monkeypatch):
   monkeypatch.setattr(step_lib, "make", spy)
   built(updates__policy__accum=2)
   assert seen == [2]
+
+
+def test_prompt_lengths_double_up_to_a_whole_episode_where_there_are_observations():
+  run = built(limits__observation=9)
+  assert run.samplers["policy"].engine.buckets == [4, 8, 15]  # 4 + 3 + 9 tokens, one to sample
+  assert run.updates["policy"].shapes.S == 15
+  assert run.scorer._buckets == [15]
 
 
 def test_rows_are_rounded_up_to_what_must_divide_them():
