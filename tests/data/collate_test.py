@@ -90,8 +90,8 @@ def test_columns_become_extras():
 
 
 def test_segments_count_the_turns_of_the_policy():
-  turns = (types.Turn("user", np.arange(3)), types.Turn("assistant", np.arange(2)), types.Turn("tool", np.arange(2)),
-           types.Turn("assistant", np.arange(1)))
+  turns = [types.Turn(role, np.arange(n))
+           for role, n in [("user", 3), ("assistant", 2), ("tool", 2), ("assistant", 1)]]
   task = types.Task("t", "")
   b = collate.collate([types.Episode(task, turns), types.Episode(task, turns, status=types.ERROR)],
                       shapes=collate.Shapes(2, 8, 4))
