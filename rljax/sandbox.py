@@ -16,7 +16,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import json
 import logging
 import os
 import pathlib
@@ -89,8 +88,7 @@ def run_python(code: str, *, stdin: str | bytes = "",
                files: Mapping[str, str | bytes] | None = None, limits: Limits = DEFAULT,
                sandbox: str = "auto") -> Result:
   """Runs a Python program as `main.py` in an empty folder; the arguments are those of `run`."""
-  files = {**(files or {}), "main.py": code}
-  return run([python(), "-s", "-S", "main.py"], stdin=stdin, files=files, limits=limits,
+  return run(["main.py"], stdin=stdin, files={**(files or {}), "main.py": code}, limits=limits,
              sandbox=sandbox)
 
 
@@ -100,7 +98,7 @@ def run(argv: Sequence[str], *, stdin: str | bytes = "",
   """Runs a command of the system in the sandbox and waits for its end.
 
   Args:
-    argv: the command, found on /usr/bin or by its path.
+    argv: the command, found on /usr/bin or by its path; ["main.py"] = that file, by Python.
     stdin: what it reads. files: by relative path, created in its working folder before it starts.
     limits: see `Limits`. sandbox: one of MODES.
     read_only: more folders of this machine that it may read, at the same path.
@@ -130,19 +128,29 @@ def describe() -> str:
 
 # --- starting ------------------------------------------------------------------------------------
 
-# Runs first inside the sandbox: drops root, sets limits, says so, and becomes the command.
+# Runs first inside the sandbox: drops root, sets limits, says so, and becomes the program. A Python
+# program goes on in the same interpreter (a second start would double the cost of a short one).
 _BOOT = """
-import json, os, resource, sys
-spec = json.loads(sys.argv[1])
-if spec["uid"]:
-  os.setgroups([]); os.setgid(spec["uid"]); os.setuid(spec["uid"])
-for name, soft, hard in spec["limits"]:
+import os, resource, sys
+uid, limits, ready, *argv = eval(sys.argv[1])
+if uid:
+  os.setgroups([]); os.setgid(uid); os.setuid(uid)
+for name, soft, hard in limits:
   resource.setrlimit(getattr(resource, name), (soft, hard))
-os.write(spec["ready"], b"+"); os.close(spec["ready"])
-try:
-  os.execvp(sys.argv[2], sys.argv[2:])
-except OSError as e:
-  sys.exit(f"{sys.argv[2]}: {e}")
+os.write(ready, b"+"); os.close(ready)
+if argv[0] != "main.py":
+  try:
+    os.execvp(argv[0], argv)
+  except OSError as e:
+    sys.exit(f"{argv[0]}: {e}")
+sys.argv[:], main = argv, type(sys)("__main__")
+sys.path.insert(0, os.getcwd())
+sys.modules["__main__"], main.__file__ = main, os.path.abspath("main.py")
+main.__builtins__ = __builtins__
+sys.excepthook = lambda kind, e, trace: sys.__excepthook__(kind, e.with_traceback(trace.tb_next), 0)
+with open("main.py", "rb") as f:
+  code = f.read()
+exec(compile(code, main.__file__, "exec"), main.__dict__)
 """
 
 _counter = itertools.count()
@@ -217,10 +225,10 @@ def _start(argv, files, limits, bubblewrap, read_only, stdin):
         path = pathlib.Path(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(to_bytes(data))
-    spec = json.dumps({"uid": uid, "ready": theirs, "limits": _rlimits(limits)})
+    spec = repr((uid, _rlimits(limits), theirs, *argv))
     try:
       process = subprocess.Popen(
-          [*prefix, python(), "-I", "-S", "-c", _BOOT, spec, *argv], cwd=folder, env=env,
+          [*prefix, python(), "-s", "-S", "-P", "-c", _BOOT, spec], cwd=folder, env=env,
           stdin=subprocess.PIPE if stdin is None else blob(stdin), stdout=subprocess.PIPE,
           stderr=subprocess.PIPE, pass_fds=fds, start_new_session=True)
     finally:

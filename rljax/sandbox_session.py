@@ -57,10 +57,10 @@ class Session:
   def __init__(self, *, files: Mapping[str, str | bytes] | None = None,
                limits: sandbox_lib.Limits = sandbox_lib.DEFAULT, sandbox: str = "auto"):
     self._limits = limits
-    files = {**(files or {}), ".driver.py": _DRIVER}
+    files = {**(files or {}), "main.py": _DRIVER}
     self._stack = contextlib.ExitStack()
-    self._child = self._stack.enter_context(sandbox_lib.launch(
-        [sandbox_lib.python(), "-s", "-S", ".driver.py"], files, limits, sandbox, (), stdin=None))
+    self._child = self._stack.enter_context(
+        sandbox_lib.launch(["main.py"], files, limits, sandbox, (), stdin=None))
     self.alive = True
 
   def run(self, code: str) -> sandbox_lib.Result:
