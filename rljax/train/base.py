@@ -39,7 +39,8 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
     problems: how many measure the skill.
     tasks: leaf of the task set to train on; default the run's own. Trace styles, biases and
       contaminated sets are planted by what its demonstrations say (`rljax.data.planted`).
-    skill: leaf of the set that measures the skill; default the run's first evaluation set.
+    skill: leaf of the set that measures the skill, by one sample per problem at temperature 1;
+      default the run's first evaluation set and its settings.
     limits: {"prompt", "response"} of the base's own run; default the run's. With these three, arms
       that change the run's tasks, evaluations or limits share one base.
 
@@ -49,6 +50,8 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
   config = _recipe(setup.config, noise, steps, rows, lr, seed, problems, tasks)
   if skill is not None:
     config.evals = {"skill": skill.leaf}
+    config.eval = recipes.sft().eval
+    config.eval.limit = problems
   config.limits.update(limits or {})
   if not config.evals:
     raise ConfigError("config.evals: a trained base needs an evaluation set to measure its skill")
