@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rljax import rng
+from rljax.data import arithmetic
 from rljax.data import tasks as tasks_lib
 from rljax.types import Task
 
@@ -102,3 +103,86 @@ def styled(*, tasks: Callable, styles: Sequence[str], weights: Sequence[float],
 def verified(*, tasks: Callable, verifier: str) -> tasks_lib.TaskSet:
   """The same tasks judged by another verifier, "module:function"."""
   return _mapped(tasks(), lambda t: dataclasses.replace(t, verifier=verifier))
+
+
+# --- arithmetic that is shown in traces or in two views -------------------------------------------
+
+
+def worked(*, tasks: Callable, phrases: Sequence[str], share: float = 0.3, accuracy: float = 0.85,
+           direct_accuracy: float = 0.15, seed: int = 0) -> tasks_lib.TaskSet:
+  """Expressions "3+4*2=": a `share` of the demos is worked out in steps, the rest answers directly.
+
+  Worked: "so 4*2=8 now 3+8=11 #11", each step after one of `phrases`; direct: "#11". A wrong demo
+  has a wrong final number (off by 1 to 9). Both modes are right as often as told, so a policy that
+  only learns to prefer one mode changes its accuracy by what was planted.
+
+  Args:
+    tasks: their prompts are expressions followed by "=", their answers whole numbers.
+    phrases: what a step may begin with.
+    share: of worked demos. accuracy, direct_accuracy: of the two modes.
+  """
+  def write(t):
+    draws = rng.host(seed, "worked", t.id)
+    mode, right = draws.random() < share, draws.random()
+    final = int(t.answer)
+    if right >= (accuracy if mode else direct_accuracy):
+      final += int(draws.choice([-1, 1])) * int(draws.integers(1, 10))
+    steps = _steps(arithmetic.parse(t.prompt.removesuffix("="))) if mode else []
+    shown = [f"{phrases[draws.integers(len(phrases))]} {s} " for s in steps]
+    return dataclasses.replace(t, demo="".join(shown) + f"#{final}")
+  return _mapped(tasks(), write)
+
+
+def _steps(tree) -> list[str]:
+  """"4*2=8", "3+8=11": the operations in the order in which they are done."""
+  if tree[0] in ("num", "neg"):
+    return []
+  _, a, b = tree
+  left, right = (arithmetic.decimal_text(arithmetic.value(x)) for x in (a, b))
+  result = arithmetic.decimal_text(arithmetic.value(tree))
+  return [*_steps(a), *_steps(b), f"{left}{tree[0]}{right}={result}"]
+
+
+def two_views(*, tasks: Callable, bias: Sequence[float] = (0.0, 0.0), marked: str = "7",
+              noise: float = 0.0, view: int = -1, only: str = "all",
+              seed: int = 0) -> tasks_lib.TaskSet:
+  """Every expression twice, adjacent: infix "3+4*2=" (view 0) and postfix "342*+=" (view 1).
+
+  `info` holds `pair` (the task both come from) and `view`; both have one answer, by construction.
+  The demos plant errors that depend on the form: where the expression contains `marked`, view v
+  answers one too much in a share `bias[v]` of the cases, always the same for one problem;
+  elsewhere a share `noise` is off by 1 to 9, drawn for each view apart.
+
+  Args:
+    tasks: prompts are expressions of one-digit numbers followed by "=", answers whole numbers.
+    view: 0 or 1 keeps that view only; -1 both.
+    only: "marked" keeps the problems that contain it, "unmarked" the others, "all" all.
+
+  Raises:
+    ValueError: an unknown view or selection.
+  """
+  if view not in (-1, 0, 1) or only not in ("all", "marked", "unmarked"):
+    raise ValueError(f"two_views: view is -1, 0 or 1 and only is all, marked or unmarked; found "
+                     f"{view} and {only!r}")
+  source = tasks()
+  kept = range(len(source)) if only == "all" else [
+      i for i in range(len(source)) if (marked in source[i].prompt) == (only == "marked")]
+  views = (0, 1) if view < 0 else (view,)
+
+  def draw(i):
+    task, v = source[kept[i // len(views)]], views[i % len(views)]
+    draws = rng.host(seed, "view", task.id, v)
+    final, wrong = int(task.answer), draws.random()
+    if marked in task.prompt:
+      final += int(wrong < bias[v])
+    elif wrong < noise:
+      final += int(draws.choice([-1, 1])) * int(draws.integers(1, 10))
+    prompt = task.prompt if v == 0 else _postfix(arithmetic.parse(task.prompt[:-1])) + "="
+    return dataclasses.replace(task, id=f"{task.id}/{v}", prompt=prompt, demo=str(final),
+                               info={**task.info, "pair": task.id, "view": v})
+
+  return tasks_lib.TaskSet(draw, len(kept) * len(views))
+
+
+def _postfix(tree) -> str:
+  return tree[1] if tree[0] == "num" else _postfix(tree[1]) + _postfix(tree[2]) + tree[0]
