@@ -56,7 +56,7 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
       raise config_lib.ConfigError(
           f"task {e.task.id}: {len(tokens)} tokens with {e.num_actions} of them the policy's do "
           f"not fit limits.prompt + response + observation = {S + 1}, limits.response = {T}")
-    tokens_BS[b, :len(tokens) - 1] = tokens[:-1]
+    tokens_BS[b, :max(len(tokens) - 1, 0)] = tokens[:-1]
     for turn in e.turns:
       k = len(turn.tokens)
       if turn.role == "assistant" and k:

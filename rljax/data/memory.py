@@ -6,6 +6,7 @@ killed goes on with the same numbers.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from rljax import advantages
@@ -25,11 +26,12 @@ class Memory:
   update: Callable
 
 
-def baselines(*, by: tuple[str, ...] = ("game", "role", "seat"), decay: float = 0.95,
+def baselines(*, by: tuple[str, ...] = ("game", "seat"), decay: float = 0.95,
               start: float = 0.0, score: str = "reward", update_first: bool = False) -> Memory:
   """A moving average of the score per key, in the column baseline_B (`advantages.baseline`).
 
-  SPIRAL's role-conditioned advantage estimation, https://arxiv.org/abs/2506.24119.
+  SPIRAL's role-conditioned advantage estimation, https://arxiv.org/abs/2506.24119. An episode in
+  which the policy said nothing, or whose score is NaN, leaves the averages alone.
 
   Args:
     by: entries of `Episode.info` that make the key; () keeps one baseline for all.
@@ -38,7 +40,7 @@ def baselines(*, by: tuple[str, ...] = ("game", "role", "seat"), decay: float = 
   """
   def update(state, episodes):
     keys = ["/".join(str(e.info.get(name, "")) for name in by) for e in episodes]
-    values = [e.scores.get(score, float("nan")) for e in episodes]
+    values = [e.scores.get(score, math.nan) if e.num_actions else math.nan for e in episodes]
     columns, state = advantages.ema_baselines(
         state, keys, values, decay=decay, start=start, update_first=update_first)
     return state, [pairs.with_columns(e, baseline_B=b) for e, b in zip(episodes, columns)]

@@ -9,6 +9,8 @@ from rljax import config as config_lib
 
 ConfigError = config_lib.ConfigError
 
+_ANSWER, _QUESTION = "@the answer@", "@the question@"  # to find them again in a chat template
+
 
 class Tokenizer:
   """What the rest of rljax asks of a tokenizer.
@@ -37,6 +39,15 @@ class Tokenizer:
     if isinstance(prompt, str):
       return self.encode(prompt)
     return self.encode("".join(f"{m['role']}: {m['content']}\n" for m in prompt) + "assistant: ")
+
+  def message_frame(self, *, ended: bool) -> tuple[str, str]:
+    """What stands before and after a later message of the user's, up to the next answer.
+
+    Args:
+      ended: the answer before it has its end token already, which then is not repeated.
+    """
+    del ended
+    return "\nuser: ", "\nassistant: "
 
   def response(self, text: str) -> np.ndarray:
     """Ids of a whole response, end token included."""
@@ -114,6 +125,22 @@ class HFTokenizer(Tokenizer):
       return super().render(prompt)
     out = self.hf.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
     return self.encode(out)
+
+  def message_frame(self, *, ended: bool) -> tuple[str, str]:
+    if not self.hf.chat_template:
+      return super().message_frame(ended=ended)
+    messages = [{"role": "user", "content": "."}, {"role": "assistant", "content": _ANSWER},
+                {"role": "user", "content": _QUESTION}]
+    before, after = _between(self.hf.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=False))
+    ends = self.hf.convert_ids_to_tokens(list(self.stop_ids)) if ended else []
+    return next((before.removeprefix(e) for e in ends if before.startswith(e)), before), after
+
+
+def _between(text: str) -> tuple[str, str]:
+  _, _, rest = text.partition(_ANSWER)
+  before, _, after = rest.partition(_QUESTION)
+  return before, after
 
 
 def char(*, alphabet: str = "0123456789+-*/()=., ") -> Tokenizer:

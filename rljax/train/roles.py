@@ -127,10 +127,13 @@ class Sampler:
     Args:
       prompts: int32 token ids. seeds: (task number, sample number) per prompt.
       key: jax key of this phase.
-      **settings: override the run's (temperature, top_k, top_p, min_p, max_tokens, greedy).
+      **settings: override the run's (temperature, top_k, top_p, min_p, max_tokens, greedy);
+        max_tokens may be one number per prompt.
     """
     settings = {**self.defaults, **settings}
-    requests = [engine_lib.Request(p, s, **settings) for p, s in zip(prompts, seeds)]
+    most = np.broadcast_to(settings.pop("max_tokens"), len(prompts)).tolist()
+    requests = [engine_lib.Request(p, s, max_tokens=m, **settings)
+                for p, s, m in zip(prompts, seeds, most, strict=True)]
     return self.engine.generate(self.params(), requests, key)
 
 
