@@ -1,15 +1,46 @@
-"""Where arrays live: batches are split over the devices, parameters are on all of them."""
+"""Where arrays live. Parameters and activations name *logical* axes; a layout maps those to a mesh.
+
+A mesh has two axes, "data" and "tensor". A layout is a table of rules, logical axis -> mesh axis:
+
+  single   rows split over "data", parameters on every device
+  fsdp     as single, and each parameter split over "data" by its model width (gathered when used)
+  fsdp_tp  as fsdp, and heads, MLP widths and vocabulary split over "tensor"
+  sampler  parameters split over "tensor" only: nothing is gathered per decoded token
+
+An axis that does not divide by the devices is left whole (2 kv heads on 4 devices); `Layout.whole`
+lists those, so that a plan can show them.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rljax.types import PyTree
+from rljax.types import Array, PyTree
+
+_BATCH = {"batch": "data"}
+_TENSOR = {"heads": "tensor", "kv_heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
+LAYOUTS: dict[str, dict[str, str]] = {
+    "single": _BATCH,
+    "fsdp": {**_BATCH, "embed": "data"},
+    "fsdp_tp": {**_BATCH, **_TENSOR, "embed": "data"},
+    "sampler": {**_BATCH, **_TENSOR},
+}
 
 
-def mesh(devices=None) -> Mesh:
-  """A one-axis mesh named "data" over all devices."""
-  return Mesh(np.asarray(devices if devices is not None else jax.devices()), ("data",))
+def mesh(devices=None, tensor: int = 1) -> Mesh:
+  """A mesh ("data", "tensor") over all devices, `tensor` of them along the second axis.
+
+  Raises:
+    ValueError: `tensor` does not divide the number of devices.
+  """
+  devices = np.asarray(devices if devices is not None else jax.devices()).reshape(-1)
+  if tensor < 1 or devices.size % tensor:
+    raise ValueError(f"{devices.size} devices cannot be split by tensor={tensor}")
+  return Mesh(devices.reshape(-1, tensor), ("data", "tensor"))
 
 
 def replicated(m: Mesh) -> NamedSharding:
@@ -39,3 +70,109 @@ def put_rows(tree: PyTree, m: Mesh) -> PyTree:
 
 def put_replicated(tree: PyTree, m: Mesh) -> PyTree:
   return jax.device_put(tree, replicated(m))
+
+
+class Layout:
+  """A mesh and the rules by which logical axes are split over it."""
+
+  def __init__(self, m: Mesh, rules: str | dict[str, str] = "single"):
+    """Raises: ValueError: an unknown layout, or a rule for a mesh axis that does not exist."""
+    if isinstance(rules, str) and rules not in LAYOUTS:
+      raise ValueError(f"layout {rules!r}; one of {', '.join(LAYOUTS)}")
+    self.mesh = m
+    self.rules = LAYOUTS[rules] if isinstance(rules, str) else dict(rules)
+    self.whole: set[str] = set()
+    for logical, axis in self.rules.items():
+      if axis not in m.shape:
+        raise ValueError(f"rule {logical} -> {axis}: the mesh has axes {', '.join(m.axis_names)}")
+
+  def spec(self, axes: Sequence[str | None], shape: Sequence[int] | None = None) -> PartitionSpec:
+    """How an array with these logical axes is split.
+
+    Raises:
+      ValueError: two of its axes go to one mesh axis (named).
+    """
+    out, used = [], {}
+    for i, logical in enumerate(axes):
+      axis = self.rules.get(logical)
+      if axis is not None and shape is not None and shape[i] % self.mesh.shape[axis]:
+        self.whole.add(f"{logical}={shape[i]} over {axis}={self.mesh.shape[axis]}")
+        axis = None
+      if axis is not None and axis in used:
+        raise ValueError(f"axes {used[axis]!r} and {logical!r} of one array are both split over "
+                         f"mesh axis {axis!r}: {tuple(axes)}")
+      if axis is not None:
+        used[axis] = logical
+      out.append(axis)
+    return PartitionSpec(*out)
+
+  def sharding(self, axes, shape=None) -> NamedSharding:
+    return NamedSharding(self.mesh, self.spec(axes, shape))
+
+  @contextlib.contextmanager
+  def active(self):
+    """While functions are traced inside, `constrain` and `per_device` follow this layout."""
+    token = _ACTIVE.set(self)
+    try:
+      yield self
+    finally:
+      _ACTIVE.reset(token)
+
+  def wrap(self, fn: Callable) -> Callable:
+    """`fn`, traced under this layout; to be given to `jax.jit`."""
+    def wrapped(*args, **kwargs):
+      with self.active():
+        return fn(*args, **kwargs)
+    return wrapped
+
+
+_ACTIVE: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
+
+
+def _several() -> Layout | None:
+  layout = _ACTIVE.get()
+  return layout if layout is not None and layout.mesh.size > 1 else None
+
+
+def constrain(x: Array, axes: Sequence[str | None]) -> Array:
+  """Tells the compiler how an activation is split under the active layout; else does nothing."""
+  layout = _several()
+  if layout is None:
+    return x
+  return jax.lax.with_sharding_constraint(x, layout.sharding(axes, x.shape))
+
+
+def per_device(fn: Callable, *, ins: Sequence, outs: Sequence) -> Callable:
+  """`fn` run by each device on its own part (`shard_map`); plain `fn` without an active layout.
+
+  Rows that do not divide by the devices are computed by all of them.
+
+  Args:
+    ins, outs: logical axes of each argument and of each result; an axis without a rule is whole.
+
+  Raises:
+    ValueError: (when traced) another axis than "batch" does not divide.
+  """
+  layout = _several()
+  if layout is None:
+    return fn
+
+  def run(*args):
+    whole = set()
+    for axes, x in zip(ins, args, strict=True):
+      for logical, size in zip(axes, x.shape, strict=True):
+        devices = layout.mesh.shape.get(layout.rules.get(logical), 1)
+        if size % devices and logical != "batch":
+          raise ValueError(f"{logical} of size {size} does not split over {devices} devices")
+        whole |= {logical} if size % devices else set()
+    spec = lambda axes: layout.spec([None if a in whole else a for a in axes])
+    return jax.shard_map(fn, mesh=layout.mesh, in_specs=tuple(map(spec, ins)),
+                         out_specs=tuple(map(spec, outs)), check_vma=False)(*args)
+  return run
+
+
+def sum_over(x: Array, axis: str) -> Array:
+  """Inside `per_device`: the sum over the devices that a logical axis is split over."""
+  layout = _several()
+  name = layout.rules.get(axis) if layout else None
+  return jax.lax.psum(x, name) if name else x

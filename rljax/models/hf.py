@@ -1,133 +1,175 @@
 """Hugging Face checkpoint folders (config.json + safetensors) as policies. No torch.
 
-Families: Llama (without rope scaling) and Qwen2 / Qwen2.5. Weights are stacked over layers as they
-are read; one tensor is in host memory twice at most.
+Tensors are read straight into the layout of the run: each host reads, of each stacked parameter,
+only the slices its devices hold. See `families` for what is known, `export` for the way back.
 """
 
+import functools
+import itertools
 import json
+import math
 import os
 
-import jax.numpy as jnp
+import jax
+import numpy as np
 import safetensors
 
 from rljax.config import ConfigError
-from rljax.models import policy, transformer
+from rljax.models import families, policy, transformer, tree
 from rljax.types import PyTree
 
-FAMILIES = {"LlamaForCausalLM": {"qkv_bias": False}, "Qwen2ForCausalLM": {"qkv_bias": True}}
-ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}
+LOADABLE = ("F64", "F32", "F16", "BF16")
 
 
-def model(vocab: int, *, path: str, remat: bool = True, dtype: str = "bfloat16",
-          temperature: float = 1.0) -> policy.Policy:
+def model(vocab: int, *, path: str, remat: str = "full", dtype: str = "bfloat16",
+          param_dtype: str = "float32", temperature: float = 1.0) -> policy.Policy:
   """The policy that a checkpoint folder describes.
 
   Args:
     vocab: the tokenizer's number of ids; the checkpoint may have more rows, not fewer.
-    path: the folder. dtype: of activations and weights.
+    path: the folder. dtype: of activations. param_dtype: of weights; a learning rate of 1e-6 is
+      below what bfloat16 weights can follow.
+    remat: what the backward pass recomputes, see `transformer.REMAT`.
 
   Raises:
     ConfigError: no such folder, an architecture not known, or a tokenizer that does not fit.
   """
-  hf = _config(path)
-  arch = (hf.get("architectures") or ["?"])[0]
-  if arch not in FAMILIES:
-    raise ConfigError(f"{path}: architecture {arch!r} is not known; known: {', '.join(FAMILIES)}")
-  rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
-  if rope.get("rope_type", rope.get("type", "default")) != "default":
-    raise ConfigError(f"{path}: rope scaling {rope} is not supported")
-  if hf.get("use_sliding_window") or hf.get("attention_bias") or hf.get("mlp_bias"):
-    raise ConfigError(f"{path}: sliding windows and biases outside q, k, v are not supported")
-  if vocab > hf["vocab_size"]:
-    raise ConfigError(
-        f"{path}: the tokenizer has {vocab} ids, the embedding {hf['vocab_size']} rows")
-  if hf["hidden_act"] not in ACTIVATIONS:
-    raise ConfigError(f"{path}: activation {hf['hidden_act']!r} is not known")
-  heads = hf["num_attention_heads"]
-  cfg = transformer.TransformerConfig(
-      vocab=hf["vocab_size"], width=hf["hidden_size"], layers=hf["num_hidden_layers"], heads=heads,
-      kv_heads=hf.get("num_key_value_heads", heads),
-      head_dim=hf.get("head_dim") or hf["hidden_size"] // heads, mlp=hf["intermediate_size"],
-      activation=ACTIVATIONS[hf["hidden_act"]],
-      rope_theta=float(rope.get("rope_theta") or hf.get("rope_theta", 10000.0)),
-      norm_eps=hf["rms_norm_eps"], tied=hf.get("tie_word_embeddings", False), scale_embed=False,
-      remat=remat, dtype=dtype, param_dtype=dtype, **FAMILIES[arch])
+  cfg = families.to_ours(read_config(path), path, remat=remat, dtype=dtype, param_dtype=param_dtype)
+  if vocab > cfg.vocab:
+    raise ConfigError(f"{path}: the tokenizer has {vocab} ids, the embedding {cfg.vocab} rows")
   return policy.Policy(cfg, temperature)
 
 
-def params(setup, *, path: str) -> PyTree:
+def params(setup, *, path: str, check_end: bool = True) -> PyTree:
   """The weights of a folder, for the role's model.
 
+  Args:
+    check_end: the tokenizer's end token must be one of those in the folder's config.json.
+
   Raises:
-    ConfigError: a missing or unreadable file, or a tensor that is missing or of another shape.
+    ConfigError: a missing or unreadable file, a tensor that is missing, of another shape or of a
+      type that is not loaded, or a tokenizer with another end token.
   """
-  return read(setup.policy.cfg, path)
+  ends = read_config(path).get("eos_token_id")
+  ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+  if check_end and ends and setup.tokenizer.eos_id not in ends:
+    raise ConfigError(
+        f"{path}: the model ends with token id {', '.join(map(str, ends))}, the tokenizer with "
+        f"{setup.tokenizer.eos_id}; is it this model's tokenizer? (init.check_end=False allows it)")
+  return read(setup.policy.cfg, path, setup.layout)
 
 
-def read(cfg: transformer.TransformerConfig, path: str) -> PyTree:
-  """See `params`."""
-  index = _index(path)
-  files: dict[str, safetensors.safe_open] = {}
+def read_config(path: str) -> dict:
+  """config.json of a folder.
 
-  def get(name, shape):
-    if name not in index:
-      raise ConfigError(f"{path}: there is no tensor {name!r}")
-    file = index[name]
-    try:
-      if file not in files:
-        files[file] = safetensors.safe_open(file, framework="flax")
-      x = files[file].get_tensor(name)
-    except Exception as e:
-      raise ConfigError(f"{file} cannot be read: {e}") from None
-    if tuple(x.shape) != shape:
-      raise ConfigError(f"{path}: tensor {name} has shape {tuple(x.shape)}, expected {shape}")
-    return x.astype(cfg.param_dtype)
-
-  D, H, K, Hd, M = cfg.width, cfg.heads, cfg.kv_heads, cfg.head_dim, cfg.mlp
-  # our name -> (their name, their shape, turn theirs into ours)
-  matrices = {
-      "q": ("self_attn.q_proj.weight", (H * Hd, D), lambda x: x.T.reshape(D, H, Hd)),
-      "k": ("self_attn.k_proj.weight", (K * Hd, D), lambda x: x.T.reshape(D, K, Hd)),
-      "v": ("self_attn.v_proj.weight", (K * Hd, D), lambda x: x.T.reshape(D, K, Hd)),
-      "o": ("self_attn.o_proj.weight", (D, H * Hd), lambda x: x.T.reshape(H, Hd, D)),
-      "gate": ("mlp.gate_proj.weight", (M, D), lambda x: x.T),
-      "up": ("mlp.up_proj.weight", (M, D), lambda x: x.T),
-      "down": ("mlp.down_proj.weight", (D, M), lambda x: x.T),
-  }
-  if cfg.qkv_bias:
-    matrices |= {f"{n}_bias": (f"self_attn.{n}_proj.bias", (k * Hd,),
-                               lambda x, k=k: x.reshape(k, Hd))
-                 for n, k in (("q", H), ("k", K), ("v", K))}
-  stack = lambda name, shape, turn: jnp.stack(
-      [turn(get(f"model.layers.{i}.{name}", shape)) for i in range(cfg.layers)])
-  layers = {ours: stack(*spec) for ours, spec in matrices.items()}
-  for ours, theirs in (("norm_attn", "input_layernorm"), ("norm_mlp", "post_attention_layernorm")):
-    layers[ours] = {"scale": stack(f"{theirs}.weight", (D,), lambda x: x)}
-  out = {"embed": get("model.embed_tokens.weight", (cfg.vocab, D)), "layers": layers,
-         "norm": {"scale": get("model.norm.weight", (D,))}}
-  if not cfg.tied:
-    out["head"] = get("lm_head.weight", (cfg.vocab, D))
-  return out
-
-
-def _config(path):
+  Raises:
+    ConfigError: no such file, or it is not JSON.
+  """
   file = os.path.join(path, "config.json")
   if not os.path.exists(file):
     raise ConfigError(f"{path!r} is not a checkpoint folder: it has no config.json")
   with open(file) as f:
-    return json.load(f)
+    try:
+      return json.load(f)
+    except ValueError as e:
+      raise ConfigError(f"{file} cannot be read: {e}") from None
 
 
-def _index(path) -> dict[str, str]:
-  """Tensor name -> file."""
-  index = os.path.join(path, "model.safetensors.index.json")
-  single = os.path.join(path, "model.safetensors")
-  try:
+def read(cfg: transformer.TransformerConfig, path: str, layout=None) -> PyTree:
+  """The parameters of a folder (without adapters), placed by a `sharding.Layout`; see `params`."""
+  tensors = Tensors(path)
+  out = {}
+  for ours, theirs in families.names(cfg, families.family_of(read_config(path), path)).items():
+    spec = transformer.specs(cfg)[ours]
+    # Devices that hold the same part share one read.
+    part = functools.cache(
+        lambda bounds, spec=spec, theirs=theirs: tensors.part(
+            theirs, spec, [range(*b) for b in bounds]).astype(cfg.param_dtype))
+    def fetch(index, spec=spec, part=part):
+      return part(tuple(s.indices(n) for s, n in zip(index, spec.shape)))
+    place = (layout.sharding(spec.axes, spec.shape) if layout is not None
+             else jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    out[ours] = jax.make_array_from_callback(spec.shape, place, fetch)
+  return tree.nest(out)
+
+
+class Tensors:
+  """The tensors of a folder by name: one safetensors file, or several with an index."""
+
+  def __init__(self, path: str):
+    self.path = path
+    self._open: dict[str, safetensors.safe_open] = {}
+    index = os.path.join(path, "model.safetensors.index.json")
+    single = os.path.join(path, "model.safetensors")
     if os.path.exists(index):
-      with open(index) as f:
-        names = json.load(f)["weight_map"]
-      return {name: os.path.join(path, file) for name, file in names.items()}
-    with safetensors.safe_open(single, framework="flax") as f:
-      return dict.fromkeys(f.keys(), single)
-  except Exception as e:
-    raise ConfigError(f"{path}: its safetensors cannot be read: {e}") from None
+      try:
+        with open(index) as f:
+          names = json.load(f)["weight_map"]
+      except (ValueError, KeyError) as e:
+        raise ConfigError(f"{index} cannot be read: {e!r}") from None
+      self.files = {name: os.path.join(path, file) for name, file in names.items()}
+      missing = sorted({f for f in self.files.values() if not os.path.exists(f)})
+      if missing:
+        raise ConfigError(f"{path}: its index names {os.path.basename(missing[0])}, which is "
+                          f"missing ({len(missing)} of {len(set(self.files.values()))} files)")
+    elif os.path.exists(single):
+      self.files = dict.fromkeys(self._file(single).keys(), single)
+    else:
+      raise ConfigError(f"{path} has neither model.safetensors nor an index of several")
+
+  def _file(self, file):
+    if file not in self._open:
+      try:
+        self._open[file] = safetensors.safe_open(file, framework="numpy")
+      except Exception as e:  # of a Rust library: no narrower class
+        raise ConfigError(f"{file} cannot be read: {e}") from None
+    return self._open[file]
+
+  def slice(self, name: str, shape: tuple[int, ...], bounds: list[tuple[int, int]]) -> np.ndarray:
+    """Part of a tensor, which must have this shape."""
+    if name not in self.files:
+      raise ConfigError(f"{self.path}: there is no tensor {name!r}")
+    try:
+      found = self._file(self.files[name]).get_slice(name)
+      size, dtype = tuple(found.get_shape()), found.get_dtype()
+    except ConfigError:
+      raise
+    except Exception as e:
+      raise ConfigError(f"{self.files[name]} has no tensor {name}: {e}") from None
+    if size != shape:
+      raise ConfigError(f"{self.path}: tensor {name} has shape {size}, expected {shape}")
+    if dtype not in LOADABLE:
+      raise ConfigError(f"{self.path}: tensor {name} has type {dtype}; "
+                        f"loadable: {', '.join(LOADABLE)}")
+    return found[tuple(slice(a, b) for a, b in bounds)]
+
+  def part(self, template: str, spec: tree.Spec, ranges: list[range]) -> np.ndarray:
+    """The part of one of our stacked parameters that these ranges of its axes select."""
+    lead = sum(a in ("layers", "experts") for a in spec.axes)
+    named = [a[0] for a in spec.axes[:lead]]  # "l", "e"
+    parts = [self._matrix(template.format(**dict(zip(named, at))), spec, lead, ranges[lead:])
+             for at in itertools.product(*ranges[:lead])]
+    return np.stack(parts).reshape([len(r) for r in ranges])
+
+  def _matrix(self, name, spec, lead, ranges):
+    """One tensor of theirs as (a part of) ours: kernels are [out, in] there, [in, out] here."""
+    shape = spec.shape[lead:]
+    if not spec.inputs:
+      tail = math.prod(shape[1:])
+      flat = name.endswith(".bias")
+      theirs = (math.prod(shape),) if flat else shape
+      bounds = [(ranges[0].start * (tail if flat else 1), ranges[0].stop * (tail if flat else 1)),
+                *(() if flat else ((0, n) for n in shape[1:]))]
+      x = self.slice(name, theirs, bounds).reshape(len(ranges[0]), *shape[1:])
+      return x[(slice(None), *(slice(r.start, r.stop) for r in ranges[1:]))]
+    n = spec.inputs
+    groups = [(shape[:n], ranges[:n]), (shape[n:], ranges[n:])]  # inputs, outputs
+    theirs, bounds, sizes, rest = [], [], [], []
+    for sizes_of, ranges_of in groups:
+      tail = math.prod(sizes_of[1:])
+      theirs.append(math.prod(sizes_of))
+      bounds.append((ranges_of[0].start * tail, ranges_of[0].stop * tail))
+      sizes += [len(ranges_of[0]), *sizes_of[1:]]
+      rest += [slice(None), *(slice(r.start, r.stop) for r in ranges_of[1:])]
+    x = self.slice(name, tuple(theirs[::-1]), bounds[::-1])
+    return x.T.reshape(sizes)[tuple(rest)]

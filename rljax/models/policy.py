@@ -9,8 +9,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from rljax import ops, types
-from rljax.models import transformer
+from rljax import ops, sharding, types
+from rljax.models import cache as cache_lib
+from rljax.models import heads, transformer, tree
 from rljax.types import Array, PyTree
 
 
@@ -22,65 +23,104 @@ class Policy:
     cfg: the transformer's sizes.
     temperature: at which the trainer evaluates log-probabilities; that of the sampler, so that
       ratios compare the same distribution.
+    head: values or rewards per action, None = without.
   """
 
   cfg: transformer.TransformerConfig
   temperature: float = 1.0
+  head: heads.Head | None = None
 
-  @property
-  def module(self) -> transformer.Transformer:
-    return transformer.Transformer(self.cfg)
+  def specs(self) -> dict[str, tree.Spec]:
+    """Path -> shape, logical axes and start of every parameter."""
+    return transformer.specs(self.cfg) | (self.head.specs(self.cfg.width) if self.head else {})
 
   def init(self, key: Array) -> PyTree:
-    """Random parameters."""
-    return jax.jit(self.module.init)(key, jnp.zeros((1, 2), jnp.int32))["params"]
+    """Random parameters; each one's draw depends on the key and its own name alone."""
+    return tree.nest({path: tree.start(path, spec, key, self.cfg.param_dtype)
+                             for path, spec in self.specs().items()})
 
-  def head(self, params: PyTree) -> Array:
+  def shapes(self) -> PyTree:
+    """The parameters as ShapeDtypeStructs."""
+    return tree.nest({path: jax.ShapeDtypeStruct(spec.shape, self.cfg.param_dtype)
+                             for path, spec in self.specs().items()})
+
+  def shardings(self, layout: sharding.Layout) -> PyTree:
+    """The parameters' shardings under a layout."""
+    return tree.nest({path: layout.sharding(spec.axes, spec.shape)
+                             for path, spec in self.specs().items()})
+
+  def unembed(self, params: PyTree) -> Array:
+    """The matrix of the language head [V, D]."""
     return transformer.unembed(self.cfg, params)
 
   def stats(self, params: PyTree, batch: types.Batch) -> types.TokenStats:
-    """Log-probability and entropy of every action.
+    """Log-probability and entropy of every action, and what the head says there.
 
     Args:
       batch: `inputs` holds tokens_BS int32 (right-padded) and action_pos_BT int32, the position
-        whose hidden state predicts each action.
+        whose hidden state predicts each action. `extras["ids_BTK"]` (-1 = none) asks for the
+        log-probabilities of those tokens too, as `TokenStats.extras["logp_BTK"]`.
     """
     tokens_BS, pos_BT = batch.inputs["tokens_BS"], batch.inputs["action_pos_BT"]
-    hidden_BSD, _ = self.module.apply({"params": params}, tokens_BS)
-    hidden_BTD = jnp.take_along_axis(hidden_BSD, pos_BT[:, :, None], axis=1)
-    logp_BT, entropy_BT = ops.token_logprobs(
-        hidden_BTD, self.head(params), batch.actions_BT, temperature=self.temperature,
-        return_entropy=True)
-    return types.TokenStats(logp_BT, entropy_BT)
+    counted_BS = None
+    if self.cfg.experts:  # the last position that predicts an action ends the row
+      at_1S = jnp.arange(tokens_BS.shape[1])[None, :]
+      counted_BS = (at_1S <= jnp.max(pos_BT, axis=1)[:, None]).astype(jnp.float32)
+    out = transformer.forward(self.cfg, params, tokens_BS, counted_BS=counted_BS)
+    hidden_BTD = jnp.take_along_axis(out.hidden, pos_BT[:, :, None], axis=1)
+    logp_BT, entropy_BT = self._logprobs(params, hidden_BTD, batch.actions_BT)
+    extras = {}
+    if out.router_B is not None:
+      extras["router_B"] = out.router_B
+    if "ids_BTK" in batch.extras:
+      extras["logp_BTK"] = self._logprobs_of(params, hidden_BTD, batch.extras["ids_BTK"])
+    value_BT = None
+    if self.head:
+      extras["heads_BTK"] = self.head(params, hidden_BTD)
+      value_BT = extras["heads_BTK"][..., 0] if self.head.outputs == 1 else None
+    return types.TokenStats(logp_BT, entropy_BT, value_BT, extras)
+
+  def _logprobs(self, params, hidden_BTD, targets_BT):
+    return ops.token_logprobs(
+        hidden_BTD, self.unembed(params), targets_BT, temperature=self.temperature,
+        softcap=self.cfg.softcap, return_entropy=True)
+
+  def _logprobs_of(self, params, hidden_BTD, ids_BTK):
+    """[B, T, K]: one pass per k keeps the memory that of one column."""
+    one = lambda ids_BT: self._logprobs(params, hidden_BTD, jnp.maximum(ids_BT, 0))[0]
+    return jnp.moveaxis(jax.lax.map(one, jnp.moveaxis(ids_BTK, -1, 0)), 0, -1)
 
   def prefill(self, params: PyTree, tokens_BP: Array, length_B: Array, capacity: int):
     """Hidden state of the last prompt token [B, D], and a cache of that capacity."""
-    hidden_BPD, cache = self.module.apply({"params": params}, tokens_BP, keep_kv=True)
+    out = transformer.forward(self.cfg, params, tokens_BP, keep_kv=True)
     last_B1 = jnp.maximum(length_B - 1, 0)[:, None, None]
-    hidden_BD = jnp.take_along_axis(hidden_BPD, last_B1, axis=1)[:, 0]
-    return hidden_BD, transformer.widen(cache, capacity)
+    hidden_BD = jnp.take_along_axis(out.hidden, last_B1, axis=1)[:, 0]
+    return hidden_BD, cache_lib.widen(out.cache, capacity)
 
-  def decode(self, params: PyTree, token_B: Array, position_B: Array, cache):
+  def decode(self, params: PyTree, token_B: Array, position_B: Array, cache: cache_lib.Cache):
     """One more token per row: hidden [B, D] and the cache."""
-    hidden_B1D, cache = self.module.apply(
-        {"params": params}, token_B[:, None], position_B[:, None], cache)
-    return hidden_B1D[:, 0], cache
+    out = transformer.forward(self.cfg, params, token_B[:, None], position_B[:, None], cache)
+    return out.hidden[:, 0], out.cache
 
   def logits(self, params: PyTree, hidden_BD: Array) -> Array:
     """[B, V] float32, for the sampler: one position per row."""
-    return jnp.einsum("bd,vd->bv", hidden_BD, self.head(params).astype(hidden_BD.dtype),
+    z_BV = jnp.einsum("bd,vd->bv", hidden_BD, self.unembed(params).astype(hidden_BD.dtype),
                       preferred_element_type=jnp.float32)
+    return self.cfg.softcap * jnp.tanh(z_BV / self.cfg.softcap) if self.cfg.softcap else z_BV
 
 
 def decoder(vocab: int, *, width: int = 128, layers: int = 3, heads: int = 4, kv_heads: int = 0,
             head_dim: int = 0, mlp: int = 0, activation: str = "silu", rope_theta: float = 10000.0,
-            tied: bool = True, scan: bool = True, remat: bool = False, dtype: str = "float32",
+            window: int = 0, experts: int = 0, experts_per_token: int = 2, tied: bool = True,
+            scan: bool = True, remat: str = "none", dtype: str = "float32",
             temperature: float = 1.0) -> Policy:
   """A decoder of these sizes; kv_heads 0 = heads, mlp 0 = the gated size of 8 * width^2 weights."""
   cfg = transformer.TransformerConfig(
       vocab=vocab, width=width, layers=layers, heads=heads, kv_heads=kv_heads or heads,
       head_dim=head_dim, mlp=mlp or -(-8 * width // 3 // 8) * 8, activation=activation,
-      rope_theta=rope_theta, tied=tied, scan=scan, remat=remat, dtype=dtype)
+      rope_theta=rope_theta, window=window, experts=experts,
+      experts_per_token=experts_per_token if experts else 0, tied=tied, scan=scan, remat=remat,
+      dtype=dtype)
   return Policy(cfg, temperature)
 
 

@@ -1,18 +1,49 @@
-"""A decoder-only transformer: RoPE, RMSNorm, gated MLP, grouped-query attention. Hidden states out.
+"""One decoder-only transformer for all families. Pure functions over a tree of parameters.
 
-There is no logits API: training asks `rljax.ops.token_logprobs`, the sampler unembeds one position.
-Parameters of all layers are stacked on a leading axis [L, ...], scanned over or unrolled.
+`specs(cfg)` names every parameter with its shape, its logical axes and how it starts; that one
+table is what initialisation, sharding, adapters and the Hugging Face map read. `forward` returns
+hidden states; there is no logits API: training asks `rljax.ops.token_logprobs`, the sampler
+unembeds one position per row. Parameters of all layers are stacked on a leading axis [L, ...].
 """
 
 import dataclasses
+import functools
+from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import ad_checkpoint
 
-from rljax.types import Array
+from rljax import sharding
+from rljax.models import cache as cache_lib
+from rljax.models import moe, tree
+from rljax.types import Array, PyTree
 
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu": jax.nn.gelu, "relu": jax.nn.relu}
+# What the backward pass keeps of a layer instead of computing it again.
+REMAT = {
+    "none": jax.checkpoint_policies.everything_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "attention": jax.checkpoint_policies.save_only_these_names("attended"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+  """How rotary frequencies are stretched for longer contexts.
+
+  Attributes:
+    kind: "linear" divides all by `factor` (Gemma 3); "llama3" divides only wavelengths longer than
+      `original / low`, leaves those shorter than `original / high`, and blends between.
+    original: positions of the first training (llama3).
+  """
+
+  kind: str
+  factor: float
+  low: float = 1.0
+  high: float = 4.0
+  original: int = 8192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +55,26 @@ class TransformerConfig:
     layers, heads, kv_heads: `heads` must be a multiple of `kv_heads`.
     head_dim: defaults to width // heads; even, because RoPE rotates pairs.
     activation: of the MLP gate. "relu" is the cheapest to differentiate on a CPU.
+    rope_theta, rope_scaling: of layers that see everything; rope_theta_local: of layers with a
+      window, unscaled (Gemma 3); 0 = the same as all.
+    window: positions seen by layers with a sliding window, 0 = no such layers. local: per layer,
+      whether it has the window; () = all of them.
+    query_scale: multiplies attention scores; 0 = head_dim ** -0.5.
+    attention_softcap, softcap: c tanh(x / c) of attention scores and of logits (Gemma 2); 0 = off.
     tied: the head is the embedding.
     scale_embed: multiply embedded tokens by sqrt(width). Embedding rows start with norm 1, so that
       a tied head starts near uniform; the residual stream wants rms 1.
-    qkv_bias: q, k and v have biases (Qwen2).
+    qkv_bias: q, k and v have biases (Qwen2). qk_norm: RMSNorm of each head of q and k (Qwen3).
+    post_norms: also a norm after attention and after the MLP (Gemma 2, 3).
+    norm_plus_one: norms multiply by 1 + scale (Gemma).
+    experts: 0 = a dense MLP; else each token goes to `experts_per_token` of them, each of hidden
+      width `mlp`. norm_routes: the chosen routing weights are scaled to sum to 1.
     scan: True scans over the layers (compile time does not grow with depth); False unrolls them
       (about twice as fast on a CPU at small width). Same parameters either way.
-    remat: recompute each layer in the backward pass.
+    remat: what the backward pass recomputes of a layer: a key of `REMAT`.
+    query_chunk: queries whose attention scores exist at one time in training; 0 = all.
     dtype: of activations. param_dtype: of parameters.
+    lora: rank, alpha and targets of adapters (`rljax.models.lora.Lora`), None = without.
   """
 
   vocab: int
@@ -43,14 +86,29 @@ class TransformerConfig:
   mlp: int = 512
   activation: str = "silu"
   rope_theta: float = 10000.0
+  rope_scaling: RopeScaling | None = None
+  rope_theta_local: float = 0.0
+  window: int = 0
+  local: tuple[bool, ...] = ()
+  query_scale: float = 0.0
+  attention_softcap: float = 0.0
+  softcap: float = 0.0
   norm_eps: float = 1e-6
   tied: bool = True
   scale_embed: bool = True
   qkv_bias: bool = False
+  qk_norm: bool = False
+  post_norms: bool = False
+  norm_plus_one: bool = False
+  experts: int = 0
+  experts_per_token: int = 0
+  norm_routes: bool = True
   scan: bool = True
-  remat: bool = False
+  remat: str = "none"
+  query_chunk: int = 1024
   dtype: str = "float32"
   param_dtype: str = "float32"
+  lora: object = None
 
   def __post_init__(self):
     if self.head_dim == 0:
@@ -59,28 +117,75 @@ class TransformerConfig:
       raise ValueError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}")
     if self.head_dim % 2:
       raise ValueError(f"head_dim={self.head_dim} must be even (RoPE)")
-    if self.activation not in ACTIVATIONS:
-      raise ValueError(f"activation={self.activation!r}; one of {', '.join(ACTIVATIONS)}")
+    for field, table in (("activation", ACTIVATIONS), ("remat", REMAT)):
+      if getattr(self, field) not in table:
+        raise ValueError(f"{field}={getattr(self, field)!r}; one of {', '.join(table)}")
+    if self.rope_scaling and self.rope_scaling.kind not in ("linear", "llama3"):
+      raise ValueError(f"rope scaling {self.rope_scaling.kind!r}; one of linear, llama3")
+    if self.local and len(self.local) != self.layers:
+      raise ValueError(f"local has {len(self.local)} entries for {self.layers} layers")
+    if self.experts and not 0 < self.experts_per_token <= self.experts:
+      raise ValueError(
+          f"experts_per_token={self.experts_per_token}; 1 to experts={self.experts} can be chosen")
+
+  def windowed(self) -> tuple[bool, ...]:
+    """Per layer: does it have the sliding window?"""
+    return (self.local or (True,) * self.layers) if self.window else (False,) * self.layers
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Cache:
-  """Keys and values of all layers: k, v [L, B, C, K, H] (C capacity, K kv heads, H head size)."""
+def specs(cfg: TransformerConfig) -> dict[str, tree.Spec]:
+  """Path ("layers/q") -> Spec, of every parameter of this config."""
+  D, N, K, H, M, E = (cfg.width, cfg.heads, cfg.kv_heads, cfg.head_dim, cfg.mlp, cfg.experts)
+  Spec = tree.Spec
+  start = "zeros" if cfg.norm_plus_one else "ones"
+  norm = lambda size, axis="embed": Spec((size,), (axis,), 0, start)
+  layer = {
+      "norm_attn/scale": norm(D), "norm_mlp/scale": norm(D),
+      "q": Spec((D, N, H), ("embed", "heads", "head_dim"), 1),
+      "k": Spec((D, K, H), ("embed", "kv_heads", "head_dim"), 1),
+      "v": Spec((D, K, H), ("embed", "kv_heads", "head_dim"), 1),
+      "o": Spec((N, H, D), ("heads", "head_dim", "embed"), 2),
+  }
+  if cfg.qkv_bias:
+    layer |= {"q_bias": Spec((N, H), ("heads", "head_dim"), 0, "zeros"),
+              "k_bias": Spec((K, H), ("kv_heads", "head_dim"), 0, "zeros"),
+              "v_bias": Spec((K, H), ("kv_heads", "head_dim"), 0, "zeros")}
+  if cfg.qk_norm:
+    layer |= {"norm_q/scale": norm(H, "head_dim"), "norm_k/scale": norm(H, "head_dim")}
+  if cfg.post_norms:
+    layer |= {"norm_attn_out/scale": norm(D), "norm_mlp_out/scale": norm(D)}
+  ahead, axis = ((E,), ("experts",)) if E else ((), ())
+  if E:
+    layer["router"] = Spec((D, E), ("embed", None), 1)
+  layer |= {"gate": Spec((*ahead, D, M), (*axis, "embed", "mlp"), 1),
+            "up": Spec((*ahead, D, M), (*axis, "embed", "mlp"), 1),
+            "down": Spec((*ahead, M, D), (*axis, "mlp", "embed"), 1)}
+  if cfg.lora:
+    layer |= cfg.lora.specs(layer)
+  out = {f"layers/{n}": s._replace(shape=(cfg.layers, *s.shape), axes=("layers", *s.axes))
+         for n, s in layer.items()}
+  out |= {"embed": Spec((cfg.vocab, D), ("vocab", "embed"), 0, "embed"), "norm/scale": norm(D)}
+  if not cfg.tied:
+    out["head"] = Spec((cfg.vocab, D), ("vocab", "embed"), 0, "embed")
+  return out
 
-  k: Array
-  v: Array
+
+def inverse_frequencies(cfg: TransformerConfig, local: bool) -> Array:
+  """Rotary radians per position of each pair, float32 [head_dim / 2]."""
+  theta = cfg.rope_theta_local if local and cfg.rope_theta_local else cfg.rope_theta
+  inv = theta ** (-jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim)
+  scaling = cfg.rope_scaling
+  if scaling is None or (local and cfg.rope_theta_local):
+    return inv
+  if scaling.kind == "linear":
+    return inv / scaling.factor
+  wave = 2 * jnp.pi / inv
+  blend = jnp.clip((scaling.original / wave - scaling.low) / (scaling.high - scaling.low), 0, 1)
+  return inv * (blend + (1 - blend) / scaling.factor)
 
 
-def widen(cache: Cache, capacity: int) -> Cache:
-  """The same cache with room for `capacity` positions."""
-  room = capacity - cache.k.shape[2]
-  return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, room), (0, 0), (0, 0))), cache)
-
-
-def rope_table(positions_BS: Array, head_dim: int, theta: float) -> tuple[Array, Array]:
+def rope_table(positions_BS: Array, inv: Array) -> tuple[Array, Array]:
   """cos, sin [B, S, 1, head_dim] for rotating the two halves of a head, float32."""
-  inv = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
   angle = positions_BS[..., None].astype(jnp.float32) * inv[None, None, :]
   cos, sin = jnp.cos(angle), jnp.sin(angle)
   return (jnp.concatenate([cos, cos], -1)[:, :, None, :],
@@ -93,144 +198,169 @@ def rotate(x_BSNH: Array, cos: Array, sin: Array) -> Array:
   return (x_BSNH * cos + swapped * sin).astype(x_BSNH.dtype)
 
 
-def attend_cached(q_BSNH: Array, k_BSKH: Array, v_BSKH: Array, cache: Cache, mask: Array,
-                  cached_mask: Array) -> Array:
-  """Attention over a cache and this call's own keys, without copying the cache.
+def rms_norm(cfg: TransformerConfig, x: Array, scale: Array) -> Array:
+  """x / rms(x) * scale, computed in float32. https://arxiv.org/abs/1910.07467"""
+  x32 = x.astype(jnp.float32)
+  y = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + cfg.norm_eps)
+  scale = scale.astype(jnp.float32) + (1.0 if cfg.norm_plus_one else 0.0)
+  return (y * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+
+
+def project(cfg: TransformerConfig, w: dict, name: str, x: Array, inputs: int = 1) -> Array:
+  """x @ kernel (+ bias, + adapter, where the layer has them), contracting `inputs` last axes."""
+  def dot(x, kernel, inputs):
+    contract = tuple(range(x.ndim - inputs, x.ndim)), tuple(range(inputs))
+    return jax.lax.dot_general(x, kernel.astype(x.dtype), (contract, ((), ())))
+  y = dot(x, w[name], inputs)
+  if f"{name}_bias" in w:
+    y = y + w[f"{name}_bias"].astype(y.dtype)[None, None]
+  if f"{name}_lora_a" in w:
+    y = y + cfg.lora.scale * dot(dot(x, w[f"{name}_lora_a"], inputs), w[f"{name}_lora_b"], 1)
+  return y
+
+
+class Where(NamedTuple):
+  """Where the tokens of a call stand: positions and, packed, which segment; `counted` are real."""
+
+  positions_BS: Array
+  segments_BS: Array | None
+  counted_BS: Array | None
+
+
+def attention(cfg: TransformerConfig, w: dict, x: Array, where: Where, rope, window, cache):
+  """Returns the attended values and this call's keys and values, a Cache of one layer."""
+  q, k, v = (project(cfg, w, name, x) for name in "qkv")
+  if cfg.qk_norm:
+    q, k = (rms_norm(cfg, y, w[f"norm_{n}"]["scale"]) for n, y in (("q", q), ("k", k)))
+  q, k = rotate(q, *rope), rotate(k, *rope)
+  scale = cfg.query_scale or cfg.head_dim ** -0.5
+  attend = functools.partial(cache_lib.attend, scale=scale, softcap=cfg.attention_softcap)
+  at, segments = where.positions_BS, where.segments_BS
+
+  def over_new(q, at_q, segments_q):
+    mask = cache_lib.visible(at_q, at, window)
+    if segments is not None:
+      mask &= segments_q[:, :, None] == segments[:, None, :]
+    return k, v, mask
+
+  if cache is not None:
+    seen = cache_lib.cached_visible(at, cache.capacity, window)
+    out = attend(q, [(cache.k, cache.v, seen), over_new(q, at, segments)])
+  else:
+    out = _by_chunks(lambda *one: attend(one[0], [over_new(*one)]), cfg.query_chunk,
+                     q, at, segments)
+  out = ad_checkpoint.checkpoint_name(out, "attended")
+  return project(cfg, w, "o", out, 2), cache_lib.Cache(k, v)
+
+
+def _by_chunks(fn, size, q_BSNH, at_BS, segments_BS):
+  """fn over chunks of queries one after the other, recomputed in the backward pass."""
+  S = q_BSNH.shape[1]
+  if not size or S <= size:
+    return fn(q_BSNH, at_BS, segments_BS)
+  n = -(-S // size)
+  def split(x):
+    x = jnp.pad(x, ((0, 0), (0, n * size - S)) + ((0, 0),) * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(x.shape[0], n, size, *x.shape[2:]), 1, 0)
+  parts = jax.tree.map(split, (q_BSNH, at_BS, segments_BS))
+  out = jax.lax.map(jax.checkpoint(lambda one: fn(*one)), parts)
+  return jnp.moveaxis(out, 0, 1).reshape(q_BSNH.shape[0], n * size, *q_BSNH.shape[2:])[:, :S]
+
+
+def feed_forward(cfg: TransformerConfig, w: dict, x: Array, where: Where):
+  """The gated MLP, dense or of experts; and the router's balance loss [B] (None if dense)."""
+  act = ACTIVATIONS[cfg.activation]
+  if cfg.experts:
+    return moe.mlp(x, w, act, per_token=cfg.experts_per_token, norm_routes=cfg.norm_routes,
+                   counted_BS=where.counted_BS)
+  y = act(project(cfg, w, "gate", x)) * project(cfg, w, "up", x)
+  return project(cfg, w, "down", sharding.constrain(y, ("batch", None, "mlp"))), None
+
+
+def block(cfg: TransformerConfig, w: dict, x: Array, where: Where, rope, window, cache):
+  """One layer: (x, its new keys and values, the router's loss)."""
+  norm = lambda name, y: rms_norm(cfg, y, w[name]["scale"])
+  y, new = attention(cfg, w, norm("norm_attn", x), where, rope, window, cache)
+  x = x + (norm("norm_attn_out", y) if cfg.post_norms else y)
+  y, router_B = feed_forward(cfg, w, norm("norm_mlp", x), where)
+  x = x + (norm("norm_mlp_out", y) if cfg.post_norms else y)
+  return sharding.constrain(x, ("batch", None, None)), new, router_B
+
+
+class Output(NamedTuple):
+  """hidden_BSD after the final norm; the cache, None if there is nothing to keep; router_B, the
+  balance loss of a mixture of experts per row (mean over layers), None if dense."""
+
+  hidden: Array
+  cache: cache_lib.Cache | None
+  router_B: Array | None
+
+
+def forward(cfg: TransformerConfig, params: PyTree, tokens_BS: Array,
+            positions_BS: Array | None = None, cache: cache_lib.Cache | None = None, *,
+            segments_BS: Array | None = None, counted_BS: Array | None = None,
+            keep_kv: bool = False) -> Output:
+  """Runs the model on right-padded (or packed) rows. With a cache, new keys go to their positions.
 
   Args:
-    q_BSNH, k_BSKH, v_BSKH: of the S new positions; N is a multiple of K.
-    cache: of one layer, k and v [B, C, K, H].
-    mask: bool [B, 1, S, S], which new position sees which. cached_mask: bool [B, 1, 1, C].
-
-  Returns:
-    [B, S, N, H].
+    tokens_BS: int32. Padding is on the right: causality alone keeps it out of earlier positions.
+    positions_BS: int32, ascending and contiguous in each row; default 0, 1, 2, ... With a cache
+      they are also where the new keys go (`cache.write`).
+    cache: see `rljax.models.cache`; its capacity must cover the last position.
+    segments_BS: int32; a token sees its own segment only (packed rows; not with a cache).
+    counted_BS: float, 1 for real tokens: those in the router's balance loss. None = all.
+    keep_kv: without a cache, return this call's keys and values as one of capacity S.
   """
-  B, S, N, H = q_BSNH.shape
-  K, C = k_BSKH.shape[2], cache.k.shape[1]
-  q = q_BSNH.reshape(B, S, K, N // K, H)
-  score = lambda keys, seen: jnp.where(
-      seen[:, :, None], jnp.einsum("bskgh,bckh->bkgsc", q, keys,
-                                   preferred_element_type=jnp.float32) * H ** -0.5, -1e30)
-  scores = jnp.concatenate([score(cache.k, cached_mask), score(k_BSKH, mask)], axis=-1)
-  weights = jax.nn.softmax(scores, axis=-1).astype(v_BSKH.dtype)
-  mix = lambda w, values: jnp.einsum("bkgsc,bckh->bskgh", w, values)
-  out = mix(weights[..., :C], cache.v) + mix(weights[..., C:], v_BSKH)
-  return out.reshape(B, S, N, H)
+  B, S = tokens_BS.shape
+  if positions_BS is None:
+    positions_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32)[None, :], (B, S))
+  x = params["embed"].astype(cfg.dtype)[tokens_BS]
+  if cfg.scale_embed:
+    x = x * jnp.asarray(cfg.width ** 0.5, cfg.dtype)
+  x = sharding.constrain(x, ("batch", None, None))
+  where = Where(positions_BS, segments_BS, counted_BS)
+  x, new, router = _layers(cfg, params["layers"], x, where, cache, keep_kv)
+  if cache is not None:
+    new = cache_lib.write(cache, new, positions_BS)
+  hidden = rms_norm(cfg, x, params["norm"]["scale"])
+  return Output(hidden, new, None if router is None else jnp.mean(router, axis=0))
 
 
-class RMSNorm(nn.Module):
-  """x / rms(x) * scale, computed in float32. https://arxiv.org/abs/1910.07467"""
+def _layers(cfg, stacked, x, where, cache, keep_kv):
+  """All layers: x, new keys and values [L, ...] or None, router losses [L, B] or None."""
+  kinds = sorted(set(cfg.windowed()))  # one kind of layer, or both
+  ropes = [rope_table(where.positions_BS, inverse_frequencies(cfg, local)) for local in kinds]
+  keep = keep_kv or cache is not None
 
-  cfg: TransformerConfig
+  def one(x, w, cache, rope, window):
+    x, new, router_B = block(cfg, w, x, where, rope, window, cache)
+    return x, (new if keep else None, router_B)
+  if cfg.remat != "none":
+    one = jax.checkpoint(one, policy=REMAT[cfg.remat], prevent_cse=not cfg.scan,
+                         static_argnums=(4,) if len(kinds) == 1 or not cfg.scan else ())
+  window_of = lambda local: cfg.window if local else 0
 
-  @nn.compact
-  def __call__(self, x):
-    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.cfg.param_dtype)
-    x32 = x.astype(jnp.float32)
-    var = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
-    y = x32 * jax.lax.rsqrt(var + self.cfg.norm_eps)
-    return (y * scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+  if not cfg.scan:
+    outs = []
+    for l, local in enumerate(cfg.windowed()):
+      pick = lambda tree: jax.tree.map(lambda a: a[l], tree)
+      x, out = one(x, pick(stacked), pick(cache), ropes[kinds.index(local)], window_of(local))
+      outs.append(out)
+    return x, *jax.tree.map(lambda *a: jnp.stack(a), *outs)
 
+  if len(kinds) == 1:
+    body = lambda x, layer: one(x, *layer, ropes[0], window_of(kinds[0]))
+    x, (new, router) = jax.lax.scan(body, x, (stacked, cache))
+    return x, new, router
 
-class Block(nn.Module):
-  """Pre-norm attention and gated MLP; the signature is that of a `scan` body."""
-
-  cfg: TransformerConfig
-  keep_kv: bool = False
-
-  def dense(self, name, x, shape, axes):
-    """x @ kernel, contracting the last `axes` axes of x; fan-in initialised."""
-    fan_in = nn.initializers.variance_scaling(
-        1.0, "fan_in", "normal", in_axis=tuple(range(axes)),
-        out_axis=tuple(range(axes, len(shape))))
-    kernel = self.param(name, fan_in, shape, self.cfg.param_dtype).astype(x.dtype)
-    contract = tuple(range(x.ndim - axes, x.ndim))
-    return jax.lax.dot_general(x, kernel, ((contract, tuple(range(axes))), ((), ())))
-
-  def heads(self, name, x, count):
-    """x projected to `count` heads [B, S, count, head_dim]."""
-    y = self.dense(name, x, (self.cfg.width, count, self.cfg.head_dim), 1)
-    if self.cfg.qkv_bias:
-      bias = self.param(f"{name}_bias", nn.initializers.zeros, (count, self.cfg.head_dim),
-                        self.cfg.param_dtype)
-      y = y + bias.astype(y.dtype)[None, None]
-    return y
-
-  def attention(self, x, cache, rope, mask, cached_mask):
-    """Returns the attended values and this call's keys and values, a Cache of one layer."""
-    cfg = self.cfg
-    q, k, v = (self.heads("q", x, cfg.heads), self.heads("k", x, cfg.kv_heads),
-               self.heads("v", x, cfg.kv_heads))
-    q, k = rotate(q, *rope), rotate(k, *rope)
-    if cache is None:
-      out = jax.nn.dot_product_attention(q, k, v, mask=mask)
-    else:
-      out = attend_cached(q, k, v, cache, mask, cached_mask)
-    return self.dense("o", out, (cfg.heads, cfg.head_dim, cfg.width), 2), Cache(k, v)
-
-  @nn.compact
-  def __call__(self, x, cache, rope, mask, cached_mask):
-    attended, new = self.attention(
-        RMSNorm(self.cfg, name="norm_attn")(x), cache, rope, mask, cached_mask)
-    x = x + attended
-    y = RMSNorm(self.cfg, name="norm_mlp")(x)
-    gate = self.dense("gate", y, (self.cfg.width, self.cfg.mlp), 1)
-    up = self.dense("up", y, (self.cfg.width, self.cfg.mlp), 1)
-    y = ACTIVATIONS[self.cfg.activation](gate) * up
-    x = x + self.dense("down", y, (self.cfg.mlp, self.cfg.width), 1)
-    return x, new if self.keep_kv else None
+  def mixed(x, layer):
+    *layer, local = layer
+    rope = jax.tree.map(lambda a, b: jnp.where(local, b, a), *ropes)
+    return one(x, *layer, rope, jnp.where(local, cfg.window, 0))
+  x, (new, router) = jax.lax.scan(mixed, x, (stacked, cache, jnp.asarray(cfg.windowed())))
+  return x, new, router
 
 
-class Transformer(nn.Module):
-  """tokens -> hidden states. With a cache, new keys and values go to their positions."""
-
-  cfg: TransformerConfig
-
-  @nn.compact
-  def __call__(self, tokens_BS: Array, positions_BS: Array | None = None,
-               cache: Cache | None = None, keep_kv: bool = False) -> tuple[Array, Cache | None]:
-    """Runs the model on right-padded rows.
-
-    Args:
-      tokens_BS: int32. Padding is on the right: causality alone keeps it out of earlier positions.
-      positions_BS: int32, ascending and contiguous in each row; default 0, 1, 2, ... With a cache
-        they are also where the new keys go; what the cache holds at and beyond the first of
-        them is not seen.
-      cache: see `Cache`; its capacity must cover the last position.
-      keep_kv: without a cache, return this call's keys and values as one of capacity S.
-
-    Returns:
-      hidden_BSD after the final norm, and the new cache (None if there is nothing to keep).
-    """
-    cfg = self.cfg
-    B, S = tokens_BS.shape
-    if positions_BS is None:
-      positions_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32)[None, :], (B, S))
-    embed = self.param("embed", nn.initializers.normal(cfg.width ** -0.5), (cfg.vocab, cfg.width),
-                       cfg.param_dtype)
-    if not cfg.tied:
-      self.param("head", nn.initializers.normal(cfg.width ** -0.5), (cfg.vocab, cfg.width),
-                 cfg.param_dtype)
-    x = embed.astype(cfg.dtype)[tokens_BS]
-    if cfg.scale_embed:
-      x = x * jnp.asarray(cfg.width ** 0.5, cfg.dtype)
-    at_BS = positions_BS[:, None, :]
-    mask = (at_BS <= positions_BS[:, :, None])[:, None]
-    cached_mask = None if cache is None else (
-        jnp.arange(cache.k.shape[2])[None, None, :] < positions_BS[:, :1, None])[:, None]
-    block = nn.remat(Block, prevent_cse=not cfg.scan) if cfg.remat else Block
-    keep_kv = keep_kv or cache is not None
-    layers = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True},
-                     in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
-                     length=cfg.layers, unroll=1 if cfg.scan else cfg.layers)
-    rope = rope_table(positions_BS, cfg.head_dim, cfg.rope_theta)
-    x, new = layers(cfg, keep_kv, name="layers")(x, cache, rope, mask, cached_mask)
-    if cache is not None:
-      new = jax.tree.map(
-          lambda old, n: old.at[:, jnp.arange(B)[:, None], positions_BS].set(n), cache, new)
-    return RMSNorm(cfg, name="norm")(x), new
-
-
-def unembed(cfg: TransformerConfig, params) -> Array:
+def unembed(cfg: TransformerConfig, params: PyTree) -> Array:
   """The head's matrix [V, D]."""
   return params["embed"] if cfg.tied else params["head"]

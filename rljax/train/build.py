@@ -25,6 +25,7 @@ class Setup:
   policy: Any
   tokenizer: Any
   mesh: Any
+  layout: sharding.Layout
   key: jax.Array
 
 
@@ -189,7 +190,7 @@ def _roles(config, policies, optimizers, tokenizer, mesh, leaf):
     elif not isinstance(init, str):
       bound = leaf(f"roles.{name}.init")
       init = lambda key, bound=bound, name=name: bound(
-          Setup(config, policies[name], tokenizer, mesh, key))
+          Setup(config, policies[name], tokenizer, mesh, sharding.Layout(mesh), key))
     out[name] = roles_lib.Role(policies[name], trained, spec.shares, init, spec.follow, spec.decay)
   return out
 

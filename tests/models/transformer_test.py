@@ -19,7 +19,7 @@ def params():
 
 
 def hidden(cfg, params, tokens, *args):
-  return transformer.Transformer(cfg).apply({"params": params}, tokens, *args)[0]
+  return transformer.forward(cfg, params, tokens, *args).hidden
 
 
 def tokens_of(B, S, seed=1):
@@ -35,7 +35,8 @@ def test_causal_and_right_padding(params):
 
 
 @pytest.mark.parametrize(
-    "change", [{"scan": False}, {"remat": True}, {"scan": False, "remat": True}])
+    "change", [{"scan": False}, {"remat": "full"}, {"scan": False, "remat": "dots"},
+               {"remat": "attention", "query_chunk": 4}])
 def test_scan_unroll_and_remat_agree(params, change):
   x = tokens_of(2, 6)
   cfg = dataclasses.replace(CFG, **change)
@@ -47,7 +48,8 @@ def test_scan_unroll_and_remat_agree(params, change):
 
 @pytest.mark.parametrize("field, value", [
     ("activation", "relu"), ("activation", "gelu"), ("rope_theta", 100.0), ("norm_eps", 0.1),
-    ("scale_embed", False)])
+    ("scale_embed", False), ("window", 2), ("query_scale", 0.1), ("attention_softcap", 0.1),
+    ("norm_plus_one", True), ("rope_scaling", transformer.RopeScaling("linear", 4.0))])
 def test_every_switch_changes_the_output(params, field, value):
   x = tokens_of(1, 6)
   other = hidden(dataclasses.replace(CFG, **{field: value}), params, x)
@@ -72,7 +74,8 @@ def test_grouped_queries_equal_repeated_heads(params):
 
 
 def test_rope_depends_on_distance_only():
-  cos, sin = transformer.rope_table(jnp.arange(9)[None, :], 4, 10000.0)
+  cos, sin = transformer.rope_table(
+      jnp.arange(9)[None, :], transformer.inverse_frequencies(CFG, False))
   q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 4))
   dot = lambda i, j: float(jnp.sum(transformer.rotate(q, cos[:, i:i + 1], sin[:, i:i + 1])
                                    * transformer.rotate(k, cos[:, j:j + 1], sin[:, j:j + 1])))
@@ -102,7 +105,7 @@ def test_several_tokens_may_be_appended_at_once(params):
   _, cache = policy.prefill(params, jnp.asarray(prompt), jnp.asarray(lengths), capacity=9)
   at = lengths[:, None] + np.arange(3)
   new = np.take_along_axis(np.asarray(x), at, axis=1)
-  h, cache = transformer.Transformer(CFG).apply({"params": params}, new, jnp.asarray(at), cache)
+  h, cache, _ = transformer.forward(CFG, params, new, jnp.asarray(at), cache)
   np.testing.assert_allclose(h, np.take_along_axis(np.asarray(whole), at[..., None], 1), atol=2e-5)
   h, _ = policy.decode(params, x[np.arange(2), lengths + 3], jnp.asarray(lengths + 3), cache)
   np.testing.assert_allclose(h, whole[np.arange(2), lengths + 3], atol=2e-5)

@@ -37,7 +37,7 @@ def requests(n, **settings):
 def teacher_logp(params, prompt, tokens, temperature=1.0):
   """Log-probability and entropy by one forward pass over the whole text."""
   text = np.concatenate([prompt, tokens])[None]
-  h, _ = POLICY.module.apply({"params": params}, jnp.asarray(text))
+  h = transformer.forward(CFG, params, jnp.asarray(text)).hidden
   logp = jax.nn.log_softmax(POLICY.logits(params, h[0]) / temperature)
   at = np.arange(len(prompt) - 1, len(prompt) + len(tokens) - 1)
   return np.asarray(logp[at, tokens]), np.asarray(-jnp.sum(jnp.exp(logp) * logp, -1)[at])
@@ -85,7 +85,7 @@ def test_frequencies_match_the_exact_distribution(params):
   """Chi-square of first tokens in each mode against the distribution computed by hand."""
   prompt, n = np.array([2, 3, 4], np.int32), 2048
   engine = engine_lib.Engine(POLICY, stop_ids=(EOS,), slots=n, prompt_buckets=(3,), max_tokens=1)
-  h, _ = POLICY.module.apply({"params": params}, jnp.asarray(prompt[None]))
+  h = transformer.forward(CFG, params, jnp.asarray(prompt[None])).hidden
   z = np.asarray(POLICY.logits(params, h[0, -1:])[0], np.float64)
   for mode in ({}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.7}, {"min_p": 0.4}):
     reqs = [engine_lib.Request(prompt, (1, i), 1, **mode) for i in range(n)]
@@ -114,7 +114,7 @@ def test_greedy_takes_the_likeliest(params, engine):
   reqs = requests(6, greedy=True)
   for r, c in zip(reqs, engine.generate(params, reqs, jax.random.key(0))):
     text = np.concatenate([r.prompt, c.tokens])[None]
-    h, _ = POLICY.module.apply({"params": params}, jnp.asarray(text))
+    h = transformer.forward(CFG, params, jnp.asarray(text)).hidden
     best = np.argmax(POLICY.logits(params, h[0]), -1)[len(r.prompt) - 1:-1]
     np.testing.assert_array_equal(c.tokens, best)
     assert (c.logp == 0).all() and (c.raw_logp < 0).all()
