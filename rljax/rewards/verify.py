@@ -7,7 +7,6 @@ or deep it is; a *task* that cannot be judged (an answer that is no number) rais
 
 import collections
 import functools
-import logging
 import math
 import re
 from collections.abc import Sequence
@@ -17,9 +16,8 @@ import numpy as np
 
 from rljax import config
 from rljax.data import arithmetic, tasks
+from rljax.rewards import pool, run
 from rljax.types import Episode, Task
-
-log = logging.getLogger(__name__)
 
 MAX_CHARS = 20_000  # only the end of a longer text is searched: answers stand there
 
@@ -28,6 +26,10 @@ _SIGN = r"(?:(?<![0-9.)\]}])[-+])?"
 _NUMBER = re.compile(
     _SIGN + r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
     r"(?:/[0-9]+(?:\.[0-9]+)?)?|" + _SIGN + r"(?<![0-9])\.[0-9]+")
+_STATED = re.compile(
+    r"(?i)\banswer(?:\s+(?:is(?! not|n't)|(?:must|should|could|might|may) be)\b|\s*[:=])[\s*:]*")
+_REASON = re.compile(r"\n|[.!?;](?=\s|$)|,?\s+(?:because|since|as|so|which|but)\b|\*\*")
+_CHOICE = re.compile(r"\bor\s*\$?$")
 _UNITS = re.compile(r"\\(?:text|mathrm|mbox|textbf)\{[^{}]*\}")
 _FRAC = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 
@@ -36,8 +38,9 @@ def final_answer(text: str) -> tuple[str, bool]:
   """The part of a response that states its answer, and whether the response marked it.
 
   In this order: the last \\boxed{...}, the last <answer>...</answer>, the rest of the line after
-  the last "####"; without any of them the whole text (its last MAX_CHARS characters). A mark that
-  is opened and never closed (a response cut by its limit) states nothing: "".
+  the last "####", the rest of the sentence after the last "answer is" or "answer:"; without any of
+  them the whole text (its last MAX_CHARS characters). A mark that is opened and never closed (a
+  response cut by its limit) states nothing: "".
   """
   text = text[-MAX_CHARS:]
   start = text.rfind("\\boxed{")
@@ -50,6 +53,9 @@ def final_answer(text: str) -> tuple[str, bool]:
   _, mark, rest = text.rpartition("####")
   if mark:
     return rest.partition("\n")[0].strip(), True
+  *_, last = [None, *_STATED.finditer(text)]
+  if last:
+    return _REASON.split(text[last.end():].strip(), maxsplit=1)[0].strip(), True
   return text.strip(), False
 
 
@@ -66,7 +72,8 @@ def number_in(text: str) -> Fraction | None:
   r"""The number a response states as its answer, exact; None if there is none.
 
   Looks at `final_answer`. A marked answer must hold exactly one number (units and $ may stand
-  beside it, other LaTeX such as \sqrt or a power may not); in unmarked text the last number counts.
+  beside it, other LaTeX such as \sqrt or a power may not) or end in "= " and one; in unmarked text
+  the last number counts, unless it is one of several ("3 or 4").
   Read: signs, thousands commas, decimals, 3/4 and \frac{3}{4}, 1e-5. A percent sign is left as it
   is: "50%" is 50. More than 100 digits, nan, inf or a zero denominator are no number.
   """
@@ -74,8 +81,12 @@ def number_in(text: str) -> Fraction | None:
   text = text.replace("\u2212", "-").replace("{,}", ",").replace("\\,", "").replace("\\!", "")
   text = _FRAC.sub(r"\1/\2", _UNITS.sub(" ", text)).replace("\\%", "%").replace("\\$", "")
   text = text.replace("$", "")
+  if marked:
+    text = text.rpartition("=")[2]
   found = _NUMBER.findall(text)
   if not found or (marked and (len(found) > 1 or "\\" in text or "^" in text)):
+    return None
+  if not marked and _CHOICE.search(text[:text.rfind(found[-1])].rstrip()):
     return None
   try:
     return arithmetic.parse_number(found[-1])
@@ -86,6 +97,13 @@ def number_in(text: str) -> Fraction | None:
 # --- verifiers ------------------------------------------------------------------------------------
 
 
+def bounded(verifier):
+  """Marks a verifier that is quick and frugal on any text: it needs no process of its own."""
+  verifier.bounded = True
+  return verifier
+
+
+@bounded
 def exact(task: Task, text: str) -> float:
   """1 if the whole text, stripped of surrounding white space, is the answer.
 
@@ -97,6 +115,7 @@ def exact(task: Task, text: str) -> float:
   return float(text.strip() == str(task.answer).strip())
 
 
+@bounded
 def number(task: Task, text: str) -> float:
   """1 if `number_in(text)` equals the answer exactly: "0.5" is "1/2", "0.33" is not "1/3".
 
@@ -107,6 +126,7 @@ def number(task: Task, text: str) -> float:
   return float(number_in(text) == answer)
 
 
+@bounded
 def countdown(task: Task, text: str) -> float:
   """1 if the expression reaches `task.answer` with the numbers of `task.info`.
 
@@ -132,6 +152,7 @@ def countdown(task: Task, text: str) -> float:
     return 0.0
 
 
+@bounded
 def sorted_list(task: Task, text: str) -> float:
   """1 if the text is the list `task.answer` of whole numbers, in order, and nothing else.
 
@@ -175,44 +196,72 @@ def _gym_entry(spec, index):
 # --- rewards --------------------------------------------------------------------------------------
 
 
-def task_verifier(episodes: Sequence[Episode], ctx) -> np.ndarray:
+def task_verifier(episodes: Sequence[Episode], ctx, *, deadline: float = 5.0) -> np.ndarray:
   """Each task's own verifier on the episode's response.
 
-  A verifier that raises, or gives no finite number, makes that episode NaN; the first time, the
-  exception is logged.
+  A verifier marked `bounded` runs here; any other runs in `rljax.rewards.pool`. One that raises, is
+  late, or gives no finite number, makes that episode NaN; the first time, the reason is logged.
+
+  Args:
+    deadline: seconds for one response.
 
   Returns:
     float32 [B].
   """
-  del ctx  # needs no model
-  return np.array([_score(e) for e in episodes], np.float32)
+  return _verify(episodes, [e.task.verifier for e in episodes], ctx, deadline)
 
 
-def _score(episode: Episode) -> float:
-  name = episode.task.verifier
+def verified_by(episodes: Sequence[Episode], ctx, *, verifier: str, deadline: float = 5.0
+                ) -> np.ndarray:
+  """`task_verifier` with one verifier, "module:function", for all tasks whatever they name."""
+  return _verify(episodes, [verifier] * len(episodes), ctx, deadline)
+
+
+def _verify(episodes, names, ctx, deadline):
+  out = np.full(len(episodes), math.nan, np.float32)
+  rows = collections.defaultdict(list)
+  for i, name in enumerate(names):
+    rows[name].append(i)
+  for name, indices in rows.items():
+    items = [(episodes[i].task, episodes[i].response) for i in indices]
+    for i, outcome in zip(indices, _outcomes(name, items, ctx, deadline)):
+      out[i] = _score(name, outcome, episodes[i].task.id, ctx)
+  return out
+
+
+def _outcomes(name, items, ctx, deadline):
   try:
     if not name:
       raise ValueError("the task names no verifier")
-    score = float(_verifier(name)(episode.task, episode.response))
-    if not math.isfinite(score):
-      raise ValueError(f"the verifier returned {score}")
-    return score
-  except Exception as e:  # a user's verifier may raise anything; the run goes on
-    _log_once(name, e, episode.task.id)
+    verifier = _verifier(name)
+  except (ValueError, config.ConfigError) as e:
+    return [pool.Outcome("error", error=str(e))] * len(items)
+  if not getattr(verifier, "bounded", False):
+    until = math.inf if ctx is None else ctx.until
+    return pool.shared().map(name, items, deadline=deadline, until=until)
+  out = []
+  for item in items:
+    try:
+      out.append(pool.Outcome("ok", verifier(*item)))
+    except Exception as e:  # a task that cannot be judged
+      out.append(pool.Outcome("error", error=f"{type(e).__name__}: {e}"))
+  return out
+
+
+def _score(name, outcome, task_id, ctx) -> float:
+  if outcome.status != "ok":
+    kind = {"error": "verifier_error"}.get(outcome.status, "sample_timeout")
+    run.count(ctx, kind, why=f"verifier {name!r} cannot score task {task_id}: {outcome.error}")
     return math.nan
+  value = outcome.value
+  if not isinstance(value, int | float | np.number) or not math.isfinite(value):
+    why = f"verifier {name!r} returned {value} for task {task_id}"
+    run.count(ctx, "verifier_error", why=why)
+    return math.nan
+  return float(value)
 
 
 _verifier = functools.cache(config.resolve)
-
-
-_logged: set[tuple[str, type]] = set()
-
-
-def _log_once(name: str, error: Exception, task_id: str) -> None:
-  if (name, type(error)) not in _logged:
-    _logged.add((name, type(error)))
-    log.warning("verifier %r cannot score task %s (logged once): %r", name, task_id, error,
-                exc_info=error)
 
 
 def dense_number(episodes: Sequence[Episode], ctx) -> np.ndarray:

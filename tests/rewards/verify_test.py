@@ -9,8 +9,8 @@ import pytest
 
 from rljax import config
 from rljax.data import tasks
+from rljax.rewards import run, verify
 from rljax.rewards import text as text_rewards
-from rljax.rewards import verify
 from rljax.types import Episode, Task, Turn
 
 HOSTILE = ["9" * 100_000, "10**9**9", "9^9^9^9", "(" * 50_000, "-" * 50_000, "1+" * 50_000,
@@ -52,7 +52,8 @@ def test_number(text, answer):
 @pytest.mark.parametrize("text", [
     "", "none", "1/0", "inf", "nan", r"\boxed{5", "5 <answer>5", r"5 \boxed{}", r"\boxed{3 or 5}",
     r"\boxed{\sqrt{5}}", r"\boxed{5^2}", r"\boxed{5\pi}", "5 ####", "5\n#### \n5", "1e999999",
-    "5" * 101, "0.3333333"])
+    "5" * 101, "0.3333333", "the answer is 5 or 6", "the answer could be 4 or 5", "4 or 5",
+    "the answer is not 5, but 6"])
 def test_no_number_or_another(text):
   assert verify.number(task(5), text) == 0
   assert verify.number(task("1/3"), text) == 0
@@ -138,19 +139,20 @@ def vague(task, text):
 
 
 def test_task_verifier(caplog):
-  verify._logged.clear()
+  run._logged.clear()
   here = "tests.rewards.verify_test:"
+  ctx = run.Context(step=0, seed=0, tokenizer=None)
   with caplog.at_level(logging.WARNING):
     rewards = verify.task_verifier([
         episode(7, "7"), episode(7, "8"), episode(7, "", here + "broken"),
         episode(7, "again", here + "broken"), episode("seven", "7"), episode(7, "7", ""),
         episode(7, "7", here + "typo"), episode(7, "part", here + "vague"),
-        episode(7, "inf", here + "vague"), episode(7, "none", here + "vague")], None)
+        episode(7, "inf", here + "vague"), episode(7, "none", here + "vague")], ctx)
   assert rewards.dtype == np.float32
   nan = math.nan
   np.testing.assert_array_equal(rewards, [1, 0, nan, nan, nan, nan, nan, 0.25, nan, nan])
-  assert caplog.text.count("RuntimeError: broken by") == 1
-  assert "has no 'typo'" in caplog.text
+  assert caplog.text.count("cannot score task") == 1  # the first reason, once
+  assert ctx.faults == {"verifier_error": 7}
   assert verify.task_verifier([], None).shape == (0,)
 
 

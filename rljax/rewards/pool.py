@@ -1,0 +1,230 @@
+"""Warm worker processes that judge one sample at a time, each with a deadline.
+
+For judges that may hang, die or eat memory on hostile text. A sample that is late is interrupted in
+its worker; one that cannot be interrupted (a regular expression, C code) or that kills its worker
+takes that worker with it, which is started again. Either way it alone is lost. Workers are plain
+subprocesses: nothing is forked from a process that holds an accelerator.
+"""
+
+import atexit
+import contextlib
+import dataclasses
+import functools
+import os
+import pickle
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+CHUNK = 32  # samples a worker is given at a time
+START_SECONDS = 120.0
+GRACE = 1.0  # seconds beyond the deadline before a worker is killed
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """Of one sample: `value` where status is "ok"; else `error` says why.
+
+  status: "ok", "error" (the judge raised), "timeout" (late, or it killed its worker), "skipped"
+  (the time for the whole batch was over).
+  """
+
+  status: str
+  value: Any = None
+  error: str = ""
+
+
+class Pool:
+  """Workers that start with the first call and stay. Safe to use from several threads.
+
+  Args:
+    workers: processes; 0 = one per processor this process may use.
+    memory: bytes of address space a worker may add to what it has when it is ready.
+  """
+
+  def __init__(self, workers: int = 0, *, memory: int = 2 << 30):
+    count = workers or len(os.sched_getaffinity(0))
+    self._workers: list[_Worker | None] = [None] * count
+    self._memory, self._lock = memory, threading.Lock()
+
+  def map(self, judge: str, items: Sequence[tuple], *, deadline: float,
+          until: float = float("inf"), **kwargs) -> list[Outcome]:
+    """judge(*item, **kwargs) for each item, in order.
+
+    Args:
+      judge: "module:function" or "path/file.py:function"; see `name_of`.
+      items: arguments, picklable.
+      deadline: seconds for one item. until: time.monotonic() when all must be back.
+
+    Raises:
+      RuntimeError: a worker does not start.
+    """
+    with self._lock:
+      return _Batch(self, judge, items, deadline, until, kwargs).run()
+
+  def worker(self, i: int) -> "_Worker":
+    """Worker i, started if need be."""
+    if self._workers[i] is None:
+      self._workers[i] = _Worker(self._memory)
+    return self._workers[i]
+
+  def restart(self, i: int) -> None:
+    """Kills worker i; the next use starts it again."""
+    self._workers[i].kill()
+    self._workers[i] = None
+
+  def __len__(self):
+    return len(self._workers)
+
+  def close(self) -> None:
+    """Ends all workers."""
+    for worker in filter(None, self._workers):
+      worker.kill()
+    self._workers = [None] * len(self._workers)
+
+
+@functools.cache
+def shared() -> Pool:
+  """The pool of this process."""
+  pool = Pool()
+  atexit.register(pool.close)
+  return pool
+
+
+def name_of(function: Callable) -> str:
+  """The name under which a worker finds a function of a module or of a file.
+
+  Raises:
+    ValueError: a lambda, a method, or a function inside another.
+  """
+  if "." in function.__qualname__ or "<" in function.__qualname__:
+    raise ValueError(f"{function.__qualname__} is not a function of a module")
+  module = function.__module__
+  if module in sys.modules and not module.startswith("rljax_file_"):
+    return f"{module}:{function.__name__}"
+  return f"{os.path.abspath(function.__code__.co_filename)}:{function.__name__}"
+
+
+class _Worker:
+  """One process; messages are pickles, one per line of work."""
+
+  def __init__(self, memory):
+    code = ("import sys; sys.path[:] = eval(sys.argv[1]); "
+            "from rljax.rewards import pool_worker; pool_worker.main()")
+    self.process = subprocess.Popen(
+        [sys.executable, "-c", code, repr(sys.path), str(memory)], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    self.ready, self.last, self.started = False, time.monotonic(), time.monotonic()
+    self.doing: list[int] = []  # indices in the order they were sent
+    self._buffer = bytearray()
+
+  def send(self, message):
+    pickle.dump(message, self.process.stdin)
+    self.process.stdin.flush()
+
+  def receive(self):
+    """Messages that have arrived. Raises EOFError: the process ended."""
+    data = os.read(self.process.stdout.fileno(), 1 << 16)
+    if not data:
+      raise EOFError
+    self._buffer += data
+    while len(self._buffer) >= 4:
+      size = int.from_bytes(self._buffer[:4], "big")
+      if len(self._buffer) < 4 + size:
+        break
+      yield pickle.loads(self._buffer[4:4 + size])
+      del self._buffer[:4 + size]
+
+  def kill(self):
+    self.process.kill()
+    self.process.wait()
+    for stream in (self.process.stdin, self.process.stdout):
+      with contextlib.suppress(OSError):
+        stream.close()
+
+
+class _Batch:
+  """One call of `map`."""
+
+  def __init__(self, pool, judge, items, deadline, until, kwargs):
+    self.pool, self.items, self.deadline, self.until = pool, items, deadline, until
+    self.head = (judge, kwargs, deadline)
+    self.waiting = list(range(len(items)))[::-1]
+    self.out: list[Outcome | None] = [None] * len(items)
+
+  def run(self):
+    share = -(-len(self.items) // len(self.pool))
+    busy = range(min(len(self.pool), len(self.items)))
+    while any(o is None for o in self.out):
+      if time.monotonic() > self.until:
+        self._give_up(busy)
+        break
+      for i in busy:
+        self._feed(i, min(CHUNK, share))
+      with selectors.DefaultSelector() as selector:
+        for i in busy:
+          if self._active(i):
+            selector.register(self.pool.worker(i).process.stdout, selectors.EVENT_READ, i)
+        for key, _ in selector.select(self._patience(busy)):
+          self._read(key.data)
+      for i in busy:
+        self._check(i)
+    return self.out
+
+  def _active(self, i):
+    worker = self.pool.worker(i)
+    return bool(worker.doing) or not worker.ready
+
+  def _feed(self, i, size):
+    worker = self.pool.worker(i)
+    if worker.ready and not worker.doing and self.waiting:
+      chunk = [self.waiting.pop() for _ in range(min(size, len(self.waiting)))]
+      worker.doing, worker.last = chunk, time.monotonic()
+      try:
+        worker.send((*self.head, [self.items[k] for k in chunk]))
+      except OSError:
+        self._lose(i, "its worker ended")
+
+  def _patience(self, busy):
+    ends = [self.pool.worker(i).last + self.deadline + GRACE for i in busy
+            if self.pool.worker(i).doing] + [self.until, time.monotonic() + 1]
+    return max(min(ends) - time.monotonic(), 0.001)
+
+  def _read(self, i):
+    worker = self.pool.worker(i)
+    try:
+      for message in worker.receive():
+        worker.last = time.monotonic()
+        if message == "ready":
+          worker.ready = True
+        else:
+          self.out[worker.doing.pop(0)] = Outcome(*message)
+    except (EOFError, OSError, pickle.UnpicklingError):
+      self._lose(i, "it killed its worker")
+
+  def _check(self, i):
+    worker, now = self.pool.worker(i), time.monotonic()
+    if worker.doing and now > worker.last + self.deadline + GRACE:
+      self._lose(i, f"no answer after {self.deadline:g} s")
+    elif not worker.ready and now > worker.started + START_SECONDS:
+      raise RuntimeError(f"a reward worker did not start within {START_SECONDS:g} s")
+
+  def _lose(self, i, why):
+    """The sample in work is lost, the rest of its chunk goes back."""
+    worker = self.pool.worker(i)
+    if not worker.ready:
+      raise RuntimeError("a reward worker does not start; its message stands above")
+    if worker.doing:
+      self.out[worker.doing[0]] = Outcome("timeout", error=why)
+      self.waiting += worker.doing[:0:-1]
+    self.pool.restart(i)
+
+  def _give_up(self, busy):
+    for i in busy:
+      if self.pool.worker(i).doing:
+        self.pool.restart(i)
+    self.out = [o or Outcome("skipped", error="the reward's time was over") for o in self.out]
