@@ -22,9 +22,10 @@ def get_config():
   c.tasks = fn("rljax.envs.games:tasks", name="tictactoe", size=1024)
   c.evals.uniform = fn("rljax.envs.games:tasks", name="tictactoe-eval", size=256)
   c.prompts = 32
-  c.limits.prompt, c.limits.response, c.limits.observation = 11, 10, 44
-  c.sampling.prompt_buckets = (11, 24, 37, 50, 63)  # one more exchange each
-  c.rollout = fn("rljax.rollouts.versus:versus", env=GAME, group_size=2, turn_tokens=2)
+  c.limits.prompt, c.limits.response, c.limits.observation = 11, 5, 44
+  c.sampling.prompt_buckets = (11, 35, 59)
+  c.sampling.slots = 64
+  c.rollout = fn("rljax.rollouts.versus:versus", env=GAME, group_size=2, turn_tokens=1)
   c.rewards = {"outcome": fn("rljax.rewards.outcome:outcome")}
   c.memories.baselines = fn("rljax.data.memory:baselines", by=("game", "seat"))
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=96, layers=3, heads=4,
@@ -33,7 +34,7 @@ def get_config():
   c.updates.policy.advantage = fn("rljax.advantages:baseline")
   c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=5e-4, warmup=10)
   c.eval.rollout = fn("rljax.rollouts.versus:versus", env=GAME, seats=("policy", RANDOM),
-                      turn_tokens=2)
+                      turn_tokens=1)
   c.eval.samples = 2  # one game from each seat
   c.eval.verifier = fn("rljax.rewards.outcome:outcome", success=1.0)
   c.eval.every = 50

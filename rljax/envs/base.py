@@ -59,6 +59,10 @@ class Env:
     del state
     return 0
 
+  def legal(self, state) -> list[str]:
+    """What can be said now, where that is a list: for scripted players."""
+    raise NotImplementedError
+
   def close(self, state) -> None:
     """Frees what may be kept alive for this state. The state stays valid."""
 

@@ -201,6 +201,9 @@ class Play(base.Env):
   def seat(self, state):
     return self.game.seat(state.state)
 
+  def legal(self, state):
+    return self.game.legal(state.state)
+
   def step(self, state, text):
     action, seat = action_in(text), self.seat(state)
     if action not in self.game.legal(state.state):
@@ -236,9 +239,9 @@ def play(*, name: str, foul: tuple[float, float] = (-1.5, 0.5)) -> base.Env:
   return Play(GAMES[name](), name, tuple(foul))
 
 
-def uniform(env: Play, state: Position, generator: np.random.Generator) -> str:
-  """A scripted player that draws a legal action; a seat of `rljax.rollouts.versus`."""
-  return str(generator.choice(env.game.legal(state.state)))
+def uniform(env: base.Env, state, generator: np.random.Generator) -> str:
+  """A scripted player that draws one of `env.legal(state)`; a seat of `rljax.rollouts.versus`."""
+  return str(generator.choice(env.legal(state)))
 
 
 def tasks(*, name: str, size: int = 1024, prompt: str = "") -> Sequence[Task]:
