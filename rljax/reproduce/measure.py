@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rljax import config as config_lib
-from rljax import rng
 from rljax.reproduce import papers
 from rljax.train import runlog
 
@@ -41,7 +40,10 @@ class Run:
     return np.asarray(steps), np.asarray(values, float)
 
   def problems(self, metric: str, at: str) -> dict[str, float] | None:
-    """Share of correct samples per problem, for `eval/<set>/pass_at_1` at start, end or gain."""
+    """Share of correct samples per problem, for `eval/<set>/pass_at_1` at start, end or gain.
+
+    None for another metric, or if the episodes of that step are no longer there.
+    """
     parts = metric.split("/")
     if len(parts) != 3 or parts[0] != "eval" or parts[2] != "pass_at_1":
       return None
@@ -51,8 +53,8 @@ class Run:
       return None
     graded = [_graded(self.workdir, parts[1], int(s)) for s in wanted]
     if at == "gain":
-      return {k: graded[1][k] - graded[0][k] for k in graded[0] if k in graded[1]}
-    return graded[0]
+      return {k: graded[1][k] - graded[0][k] for k in graded[0] if k in graded[1]} or None
+    return graded[0] or None
 
 
 def read(workdir) -> Run:
@@ -74,20 +76,26 @@ def reduce(steps: np.ndarray, values: np.ndarray, at: str) -> float:
   Args:
     steps, values: where it was logged.
     at: "start", "end", "gain" (end - start), "peak" (largest), "fall" (peak - end), "keep" (end /
-      peak), "mean", "last:k" or "first:k" (mean of k points), "reach:x" (first step with a value of
-      at least x; one more than the last step if there is none).
+      peak), "mean", "last:k" or "first:k" (mean of k points), "shift:k" (last:k - first:k),
+      "reach:x" (first step with a value of at least x; one more than the last step if there is
+      none). "peak:k", "fall:k" and "keep:k" first average over k neighbouring points, for curves
+      whose single values are noise.
 
   Raises:
     ConfigError: an unknown reduction.
   """
   name, _, arg = at.partition(":")
+  if name in ("peak", "fall", "keep") and arg:
+    values = np.convolve(values, np.ones(int(arg)) / int(arg), mode="valid")
   rules = {
       "start": lambda: values[0], "end": lambda: values[-1], "gain": lambda: values[-1] - values[0],
       "peak": lambda: values.max(), "fall": lambda: values.max() - values[-1],
       "keep": lambda: values[-1] / max(values.max(), 1e-12), "mean": lambda: values.mean(),
       "last": lambda: values[-int(arg):].mean(), "first": lambda: values[:int(arg)].mean(),
+      "shift": lambda: values[-int(arg):].mean() - values[:int(arg)].mean(),
       "reach": lambda: next((s for s, v in zip(steps, values) if v >= float(arg)), steps[-1] + 1)}
-  if name not in rules or bool(arg) != (name in ("last", "first", "reach")):
+  if name not in rules or (not arg and name in ("last", "first", "shift", "reach")) or (
+      arg and name in ("start", "end", "gain", "mean")):
     raise ConfigError(f"unknown reduction {at!r}; one of {', '.join(rules)} (last:k, reach:x)")
   return float(rules[name]())
 
@@ -105,7 +113,7 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float]:
   if n <= 5:
     means = np.asarray([np.mean(c) for c in itertools.product(x, repeat=n)])
   else:
-    draws = rng.host(0, "bootstrap", n).integers(0, n, (RESAMPLES, n))
+    draws = np.random.default_rng(n).integers(0, n, (RESAMPLES, n))
     means = x[draws].mean(axis=1)
   return float(np.quantile(means, LEVEL)), float(np.quantile(means, 1 - LEVEL))
 

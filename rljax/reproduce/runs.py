@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from rljax import config as config_lib
 from rljax.reproduce import papers
-from rljax.train import base, runlog
+from rljax.train import runlog
 
 ConfigError = config_lib.ConfigError
 
@@ -110,7 +110,7 @@ class _Process:
     self._log = open(job.workdir / "log.txt", "ab")
     env = dict(os.environ)
     # Seeds of an arm run the same programs: compile them once.
-    env.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(base.cache_folder(), "compiled"))
+    env.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(runlog.cache_folder(), "compiled"))
     env.setdefault("JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     self._child = subprocess.Popen(
         job.command(), stdout=self._log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,

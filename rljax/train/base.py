@@ -8,16 +8,10 @@ import os
 import rljax
 from rljax import config as config_lib
 from rljax import recipes
-from rljax.train import checkpoint
+from rljax.train import checkpoint, runlog
 from rljax.types import PyTree
 
 ConfigError, fn = config_lib.ConfigError, config_lib.fn
-
-
-def cache_folder() -> str:
-  """$RLJAX_CACHE, or rljax under the user's cache folder."""
-  home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-  return os.environ.get("RLJAX_CACHE") or os.path.join(home, "rljax")
 
 
 def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float = 0.65,
@@ -55,7 +49,7 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
   config.limits.update(limits or {})
   if not config.evals:
     raise ConfigError("config.evals: a trained base needs an evaluation set to measure its skill")
-  folder = os.path.join(cache_folder(), "bases", _fingerprint(config))
+  folder = os.path.join(runlog.cache_folder(), "bases", _fingerprint(config))
   os.makedirs(folder, exist_ok=True)
   with open(os.path.join(folder, "lock"), "w") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if this process is killed

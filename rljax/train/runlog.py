@@ -72,6 +72,12 @@ def open_workdir(workdir, config_dict: Mapping, digest: str, *, free: tuple[str,
   return record
 
 
+def cache_folder() -> str:
+  """Of what runs share (bases, compiled programs): $RLJAX_CACHE, or rljax in the user's cache."""
+  home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+  return os.environ.get("RLJAX_CACHE") or os.path.join(home, "rljax")
+
+
 def _check_same_run(path, record, free):
   try:
     stored = json.loads(path.read_bytes())
