@@ -125,18 +125,42 @@ class Layout:
         return fn(*args, **kwargs)
     return wrapped
 
+  def follow(self, state: PyTree, params: PyTree) -> PyTree:
+    """Shardings for a state that holds copies of the parameters (an optimizer's moments).
+
+    A leaf whose path ends like that of a parameter is split as it, where it has its dimensions;
+    anything else (a count, a scale per row) is on every device.
+
+    Args:
+      state: anything with shapes. params: ShapeDtypeStructs with shardings.
+    """
+    flat = {jax.tree_util.keystr(path): x
+            for path, x in jax.tree_util.tree_flatten_with_path(params)[0]}
+
+    def one(path, x):
+      for start in range(len(path)):
+        like = flat.get(jax.tree_util.keystr(path[start:]))
+        if like is not None and len(like.shape) == len(x.shape):
+          axes = (*like.sharding.spec, *(None,) * len(x.shape))
+          return NamedSharding(self.mesh, PartitionSpec(
+              *(a if n == m else None for a, n, m in zip(axes, x.shape, like.shape))))
+      return replicated(self.mesh)
+
+    return jax.tree_util.tree_map_with_path(one, state)
+
 
 _ACTIVE: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
 
 
-def _several() -> Layout | None:
+def several() -> Layout | None:
+  """The active layout, if it has more than one device."""
   layout = _ACTIVE.get()
   return layout if layout is not None and layout.mesh.size > 1 else None
 
 
 def constrain(x: Array, axes: Sequence[str | None]) -> Array:
   """Tells the compiler how an activation is split under the active layout; else does nothing."""
-  layout = _several()
+  layout = several()
   if layout is None:
     return x
   return jax.lax.with_sharding_constraint(x, layout.sharding(axes, x.shape))
@@ -153,7 +177,7 @@ def per_device(fn: Callable, *, ins: Sequence, outs: Sequence) -> Callable:
   Raises:
     ValueError: (when traced) another axis than "batch" does not divide.
   """
-  layout = _several()
+  layout = several()
   if layout is None:
     return fn
 
@@ -173,6 +197,6 @@ def per_device(fn: Callable, *, ins: Sequence, outs: Sequence) -> Callable:
 
 def sum_over(x: Array, axis: str) -> Array:
   """Inside `per_device`: the sum over the devices that a logical axis is split over."""
-  layout = _several()
+  layout = several()
   name = layout.rules.get(axis) if layout else None
   return jax.lax.psum(x, name) if name else x
