@@ -128,7 +128,7 @@ def worked(*, tasks: Callable, phrases: Sequence[str], share: float = 0.3, accur
     if right >= (accuracy if mode else direct_accuracy):
       final += int(draws.choice([-1, 1])) * int(draws.integers(1, 10))
     steps = _steps(arithmetic.parse(t.prompt.removesuffix("="))) if mode else []
-    shown = [f"{phrases[draws.integers(len(phrases))]} {s} " for s in steps]
+    shown = [f"{phrases[draws.integers(len(phrases))]} {s} ".lstrip() for s in steps]
     return dataclasses.replace(t, demo="".join(shown) + f"#{final}")
   return _mapped(tasks(), write)
 
@@ -141,6 +141,26 @@ def _steps(tree) -> list[str]:
   left, right = (arithmetic.decimal_text(arithmetic.value(x)) for x in (a, b))
   result = arithmetic.decimal_text(arithmetic.value(tree))
   return [*_steps(a), *_steps(b), f"{left}{tree[0]}{right}={result}"]
+
+
+def annotated(*, tasks: Callable, letters: int = 40, alphabet: str = "abcdefghijklmnop",
+              seed: int = 0) -> tasks_lib.TaskSet:
+  """Puts `letters` random letters before the answer, in the demo too: "#11" -> "#kbd...11".
+
+  Free choices that no reasoning predicts: the best log-probability of the answer is
+  -letters ln(len(alphabet)), so its probability underflows float32 from about 87 nats on.
+  """
+  def write(t):
+    free = "".join(alphabet[k] for k in rng.host(seed, "letters", t.id).integers(
+        len(alphabet), size=letters))
+    reasoning, _, final = t.demo.rpartition("#")
+    return dataclasses.replace(t, answer=f"{free}{t.answer}", demo=f"{reasoning}#{free}{final}")
+  return _mapped(tasks(), write)
+
+
+def direct(*, tasks: Callable) -> tasks_lib.TaskSet:
+  """The same tasks with the true answer as demo and no reasoning: "#11"."""
+  return _mapped(tasks(), lambda t: dataclasses.replace(t, demo=f"#{t.answer}"))
 
 
 def two_views(*, tasks: Callable, bias: Sequence[float] = (0.0, 0.0), marked: str = "7",
