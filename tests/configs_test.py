@@ -3,14 +3,42 @@
 import json
 import pathlib
 
+import jax
+import numpy as np
 import pytest
 
 from rljax import config as config_lib
+from rljax.data import collate
+from rljax.reproduce import papers
 from rljax.train import build, loop
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py"))
+PAPERS = [f for f in FILES if f.startswith("configs/papers/")]
 DATA = str(ROOT / "tests/data/fixtures/word_problems.jsonl")
+PAIRS = str(ROOT / "tests/data/fixtures/rewritten.jsonl")
+COLUMNS = {"reference"}  # columns of episodes that some rollout adds
+
+# config.json of the models that papers name, without which nothing can be traced at their size.
+_QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu",
+         "rms_norm_eps": 1e-6, "rope_theta": 1e6, "tie_word_embeddings": False,
+         "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944,
+         "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4}
+MODELS = {
+    "Qwen/Qwen2.5-7B": _QWEN,
+    "Qwen/Qwen2.5-Math-7B": {**_QWEN, "rope_theta": 1e4},
+    "Qwen/Qwen3-8B-Base": {
+        **_QWEN, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128,
+        "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288,
+        "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8},
+    "meta-llama/Llama-3.2-3B-Instruct": {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "rms_norm_eps": 1e-5, "rope_theta": 5e5, "tie_word_embeddings": True, "head_dim": 128,
+        "vocab_size": 128256, "hidden_size": 3072, "intermediate_size": 8192,
+        "num_hidden_layers": 28, "num_attention_heads": 24, "num_key_value_heads": 8,
+        "rope_scaling": {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0,
+                         "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}},
+}
 
 
 def arms(path):
@@ -21,7 +49,7 @@ def with_data(config):
   """Points task sets that read a file at the fixture."""
   for leaf in (config.tasks, *config.evals.values()):
     if "path" in leaf:
-      leaf.path = DATA
+      leaf.path = PAIRS if "rewritten" in leaf.fn else DATA
     if "test_share" in config_lib._keywords(leaf.fn) and "path" in leaf:
       leaf.test_share = 0.5
   return config
@@ -38,7 +66,52 @@ def test_every_config_and_arm_binds(spec):
   config = with_data(config_lib.load(spec))
   if "hf" in config.roles.policy.model.fn:
     pytest.skip("needs a Hugging Face checkpoint folder; its :runlocal form builds")
-  build.build(config)
+  trace(build.build(config))
+
+
+def trace(run):
+  """Traces the preparation and the step of every update at their real shapes, without memory."""
+  states = run.roles.abstract()
+  params = {n: getattr(s, "params", s) for n, s in states.items()}
+  for update in run.updates.values():
+    sizes = {2: update.shapes.B, 5: update.shapes.S, 3: update.shapes.T}  # stand-ins for B, S, T
+    small = collate.collate([], shapes=collate.Shapes(2, 5, 3))
+    small = small.replace(extras={c: np.zeros(2, np.float32) for c in COLUMNS})
+    batch = jax.tree.map(lambda x, sizes=sizes: jax.ShapeDtypeStruct(
+        tuple(sizes[n] for n in x.shape), x.dtype), small)
+    owner = run.roles.owner(update.role)
+    ref = params[run.roles.owner(update.ref)] if update.ref else None
+    batch = jax.eval_shape(update.prepare, params[owner], ref, batch)
+    if update.slice:
+      order = jax.ShapeDtypeStruct((update.shapes.B,), np.int32)
+      batch = jax.eval_shape(update.slice, batch, order, jax.ShapeDtypeStruct((), np.int32))
+    state, metrics = jax.eval_shape(update.step, states[owner], batch)
+    assert metrics["loss/total"].total.shape == ()
+    jax.tree.map(lambda a, b: None if a.shape == b.shape else pytest.fail(f"{a} {b}"),
+                 state.params, states[owner].params)
+
+
+@pytest.mark.parametrize("path", PAPERS)
+def test_the_scale_form_builds_and_traces_with_the_papers_model(path, tmp_path):
+  paper = papers.load(pathlib.Path(path).stem)
+  (tmp_path / "config.json").write_text(json.dumps(MODELS[paper.model]))
+  config = with_data(config_lib.load(f"{path}:scale"))
+  assert "hf" in config.roles.policy.model.fn and "hf" in config.tokenizer.fn
+  config.tokenizer = config_lib.fn("rljax.data.text:byte")  # its vocabulary is the checkpoint's
+  config.roles.policy.model.path = str(tmp_path)
+  trace(build.build(config))
+
+
+@pytest.mark.parametrize("path", PAPERS)
+def test_a_papers_claims_are_well_formed(path):
+  paper = papers.load(pathlib.Path(path).stem)
+  assert paper.claims and paper.plot and paper.seeds >= 3
+  assert {c.kind for c in paper.claims} & {"claim"}
+  for test in paper.exact:
+    file, _, name = test.partition("::")
+    assert f"def {name}(" in (ROOT / file).read_text(), test
+  quick = config_lib.load(f"{path}:quick")
+  assert quick.steps <= config_lib.load(path).steps
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -59,8 +132,11 @@ def test_docstring_has_a_link_and_the_command(path):
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_runlocal_runs_two_steps(path, tmp_path):
-  config = with_data(config_lib.load(path + ":runlocal"))
-  loop.train(config, str(tmp_path), quiet=True)
-  result = json.loads((tmp_path / "result.json").read_text())
-  assert result["steps"] == 2 and result["status"] == "done"
+def test_runlocal_runs_a_step_and_resumes_for_another(path, tmp_path):
+  for steps in (1, 2):
+    config = with_data(config_lib.load(path + ":runlocal", {"steps": steps}))
+    loop.train(config, str(tmp_path), quiet=True)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["steps"] == steps and result["status"] == "done"
+  rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+  assert [json.loads(r)["step"] for r in rows] == [0, 1, 2]
