@@ -10,8 +10,12 @@ is its baseline, for the first mover wins more often. Evaluated by its wins over
 from rljax import recipes
 from rljax.config import fn
 
-GAME = fn("rljax.envs.games:play", name="tictactoe")
 RANDOM = fn("rljax.envs.games:uniform")
+
+
+def rollout(**kwargs):
+  return fn("rljax.rollouts.versus:versus", env=fn("rljax.envs.games:play", name="tictactoe"),
+            turn_tokens=1, **kwargs)
 
 
 def get_config():
@@ -25,7 +29,7 @@ def get_config():
   c.limits.prompt, c.limits.response, c.limits.observation = 11, 5, 44
   c.sampling.prompt_buckets = (11, 35, 59)
   c.sampling.slots = 64
-  c.rollout = fn("rljax.rollouts.versus:versus", env=GAME, group_size=2, turn_tokens=1)
+  c.rollout = rollout(group_size=2)
   c.rewards = {"outcome": fn("rljax.rewards.outcome:outcome")}
   c.memories.baselines = fn("rljax.data.memory:baselines", by=("game", "seat"))
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=96, layers=3, heads=4,
@@ -33,8 +37,7 @@ def get_config():
   c.updates.policy.rows = 128  # 32 tasks, 2 games of each, 2 seats
   c.updates.policy.advantage = fn("rljax.advantages:baseline")
   c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=5e-4, warmup=10)
-  c.eval.rollout = fn("rljax.rollouts.versus:versus", env=GAME, seats=("policy", RANDOM),
-                      turn_tokens=1)
+  c.eval.rollout = rollout(seats=("policy", RANDOM))
   c.eval.samples = 2  # one game from each seat
   c.eval.verifier = fn("rljax.rewards.outcome:outcome", success=1.0)
   c.eval.every = 50

@@ -7,6 +7,7 @@ by place in the file, so they never depend on a sort's whims.
 import functools
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from rljax import config
 from rljax.envs import base
 
 _WORD = re.compile(r"\w+")
+_FORM = "Doc {n}(Title: {title}) {text}\n"
 
 
 def read_corpus(path: str) -> list[dict]:
@@ -74,12 +76,14 @@ class Index:
 class Search(base.Tool):
   """A query in, the best passages out. Without state."""
 
-  def __init__(self, index: Index, top: int, output: str, empty: str):
-    self.index, self.output, self._top, self._empty = index, output, top, empty
+  def __init__(self, index: Index, top: int, output: str, empty: str, form: str):
+    self.index, self.output, self._top = index, output, top
+    self._empty, self._form = empty, form
 
   def call(self, state, text):
     found = self.index.search(text, self._top)
-    lines = [f"Doc {n}(Title: {p['title']}) {p['text']}\n" for n, (p, _) in enumerate(found, 1)]
+    lines = [self._form.format(n=n, title=p["title"], text=p["text"])
+             for n, (p, _) in enumerate(found, 1)]
     return state, "".join(lines) or self._empty, not found
 
 
@@ -106,6 +110,7 @@ def bm25_index(passages: Sequence[Mapping], *, method: str = "lucene", k1: float
   methods = ("lucene", "robertson", "atire")
   if method not in methods:
     raise config.ConfigError(f"bm25: method is one of {', '.join(methods)}, found {method!r}")
+  logging.getLogger("bm25s").setLevel(logging.WARNING)
   index = bm25s.BM25(k1=k1, b=b, method=method)
   vocabulary: dict[str, int] = {}
   ids = [[vocabulary.setdefault(w, len(vocabulary)) for w in words(f"{p['title']} {p['text']}")]
@@ -123,24 +128,22 @@ def bm25_index(passages: Sequence[Mapping], *, method: str = "lucene", k1: float
   return Index(passages, score)
 
 
-def bm25(*, path: str, top: int = 3, method: str = "lucene", k1: float = 0.9, b: float = 0.4,
-         output: str = "information", empty: str = "Nothing found.") -> base.Tool:
-  """BM25 search as a tool of `rljax.envs.base.tools`; the index is built once, in memory.
+def bm25(*, corpus: str | Callable, top: int = 3, method: str = "lucene", k1: float = 0.9,
+         b: float = 0.4, output: str = "information", empty: str = "Nothing found.",
+         form: str = _FORM) -> base.Tool:
+  """BM25 search as a tool of `rljax.envs.base.tools`; the index is built with the environment.
 
   Args:
-    path: the corpus, see the module. top: passages per query.
+    corpus: a file (see the module), or a leaf of `() -> passages`. top: passages per query.
     method, k1, b: see `bm25_index`.
     output: the tag around the passages. empty: read where nothing was found.
+    form: of one passage, with {n}, {title} and {text}.
   """
-  changed = os.path.getmtime(path) if os.path.exists(path) else 0.0
-  index = _bm25_of_file(os.path.abspath(path), changed, method, k1, b)
-  return Search(index, top, output, empty)
+  return Search(bm25_index(_passages(corpus), method=method, k1=k1, b=b), top, output, empty, form)
 
 
-@functools.lru_cache(maxsize=4)
-def _bm25_of_file(path, changed, method, k1, b):
-  del changed  # a part of the key: a corpus that was written again is read again
-  return bm25_index(read_corpus(path), method=method, k1=k1, b=b)
+def _passages(corpus):
+  return corpus() if callable(corpus) else read_corpus(corpus)
 
 
 # --- dense ----------------------------------------------------------------------------------------
@@ -162,17 +165,18 @@ def _unit(x):
   return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
 
 
-def dense(*, path: str, top: int = 3, encoder: Callable | None = None, output: str = "information",
-          empty: str = "Nothing found.") -> base.Tool:
+def dense(*, corpus: str | Callable, top: int = 3, encoder: Callable | None = None,
+          output: str = "information", empty: str = "Nothing found.",
+          form: str = _FORM) -> base.Tool:
   """Dense search as a tool of `rljax.envs.base.tools`.
 
   Args:
-    path: the corpus, see the module. top: passages per query.
+    corpus, top, output, empty, form: as in `bm25`.
     encoder: leaf of a function that makes an encoder, `() -> (texts -> [n, width])`; None =
       `hashed`. It may wrap any model; queries and passages go through the same one.
-    output, empty: as in `bm25`.
   """
-  return Search(dense_index(read_corpus(path), (encoder or hashed)()), top, output, empty)
+  index = dense_index(_passages(corpus), (encoder or hashed)())
+  return Search(index, top, output, empty, form)
 
 
 def hashed(*, width: int = 64, seed: int = 0) -> Callable[[Sequence[str]], np.ndarray]:

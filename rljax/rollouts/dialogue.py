@@ -121,8 +121,8 @@ class Dialogue:
     text = self.sampler.tokenizer.decode(completion.tokens[:n])
     self.ended = (EOS if completion.status == types.STOP and not cut
                   else STRING if any(s in text for s in stop) else CUT)
-    self.turns.append(types.Turn("assistant", completion.tokens[:n], completion.logp[:n], text,
-                                 raw_logp=completion.raw_logp[:n]))
+    logp, raw = (x if x is None else x[:n] for x in (completion.logp, completion.raw_logp))
+    self.turns.append(types.Turn("assistant", completion.tokens[:n], logp, text, raw_logp=raw))
     self.left["response"] -= n
     return text
 

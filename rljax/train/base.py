@@ -16,7 +16,8 @@ ConfigError, fn = config_lib.ConfigError, config_lib.fn
 
 def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float = 0.65,
             steps: int = 800, rows: int = 128, lr: float = 3e-3, seed: int = 0,
-            problems: int = 500, tasks=None, skill=None, limits: dict | None = None) -> PyTree:
+            problems: int = 500, tasks=None, skill=None, limits: dict | None = None,
+            rollout=None) -> PyTree:
   """Trains the role's model on demonstrations of the run's tasks, a stated share of them wrong.
 
   The noise plants the skill: a model that imitates well is right in about 1 - noise of its samples,
@@ -37,6 +38,8 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
       default the run's first evaluation set and its settings.
     limits: {"prompt", "response"} of the base's own run; default the run's. With these three, arms
       that change the run's tasks, evaluations or limits share one base.
+    rollout: leaf of the rollout that demonstrates, in place of the one with `noise`: several turns
+      with tools, say (`rljax.rollouts.multi_turn.demonstrations`).
 
   Raises:
     ConfigError: no evaluation set, or the band was missed.
@@ -47,6 +50,8 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
     config.eval = recipes.sft().eval
     config.eval.limit = problems
   config.limits.update(limits or {})
+  if rollout is not None:
+    config.rollout = rollout.leaf
   if not config.evals:
     raise ConfigError("config.evals: a trained base needs an evaluation set to measure its skill")
   folder = os.path.join(runlog.cache_folder(), "bases", _fingerprint(config))

@@ -227,16 +227,18 @@ def test_bm25_is_the_formula(query, k1, b):
 
 def test_search_returns_documents_and_says_when_there_are_none(corpus):
   pytest.importorskip("bm25s", reason="bm25s is not installed")
-  tool = retrieval.bm25(path=corpus, top=2, empty="nothing", output="info")
+  tool = retrieval.bm25(corpus=corpus, top=2, empty="nothing", output="info")
   _, text, failed = tool.call(None, "sea town")
   assert text == "Doc 1(Title: Town) a town by the sea\nDoc 2(Title: Town) a town by the sea\n"
   assert not failed and tool.output == "info"
   for query in ("", "unknown words", "?!"):
     assert tool.call(None, query)[1:] == ("nothing", True)
-  one = retrieval.bm25(path=corpus, top=1, method="robertson")
+  assert retrieval.bm25(corpus=lambda: PASSAGES, form="{n}.{text}", top=1).call(
+      None, "town")[1] == "1.a town by the sea"
+  one = retrieval.bm25(corpus=corpus, top=1, method="robertson")
   assert one.call(None, "mountains")[1].startswith("Doc 1(Title: Alps)")
   with pytest.raises(ConfigError, match="method"):
-    retrieval.bm25(path=corpus, method="best")
+    retrieval.bm25(corpus=corpus, method="best")
 
 
 def test_the_best_are_by_score_then_place():
@@ -246,14 +248,14 @@ def test_the_best_are_by_score_then_place():
 
 
 def test_dense_search_finds_what_shares_words(corpus):
-  tool = retrieval.dense(path=corpus, top=1)
+  tool = retrieval.dense(corpus=corpus, top=1)
   assert tool.call(None, "high mountains in the south")[1].startswith("Doc 1(Title: Alps)")
   assert tool.call(None, "")[2]
 
   def constant():
     return lambda texts: np.stack([[len(t), 1.0] for t in texts])
-  other = retrieval.dense(path=corpus, top=4, encoder=constant)
-  assert other.call(None, "x")[1] != retrieval.dense(path=corpus, top=4).call(None, "x")[1]
+  other = retrieval.dense(corpus=corpus, top=4, encoder=constant)
+  assert other.call(None, "x")[1] != retrieval.dense(corpus=corpus, top=4).call(None, "x")[1]
   a, b = retrieval.hashed(width=8)(["sea"]), retrieval.hashed(width=8, seed=1)(["sea"])
   assert a.shape == (1, 8) and not np.allclose(a, b)
 
