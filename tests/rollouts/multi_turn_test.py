@@ -264,3 +264,23 @@ def test_tools_refuse_nonsense():
     base.tools(tools={})
   with pytest.raises(ConfigError):
     base.tools(tools={"answer": Echo})
+
+
+def test_demonstrations_are_said_and_answered_and_not_sampled():
+  tasks = [types.Task("a", "go:", info={"turns": ["<t>x</t>", "<answer>1</answer>"]}),
+           types.Task("b", "go:", info={"turns": ["<answer>2</answer>"]})]
+  sampler = fake.Sampler(None)
+  a, b = multi_turn.demonstrations({"policy": sampler}, tasks, KEY, env=world())
+  assert [t.text for t in a.turns] == ["go:", "<t>x</t>", "<out>0X</out>", "<answer>1</answer>"]
+  assert b.info["answer"] == "2" and a.status == b.status == types.STOP and not sampler.calls
+  assert all(t.logp is None for t in a.turns)
+  with pytest.raises(ConfigError, match="task c"):
+    multi_turn.demonstrations(
+        {"policy": sampler}, [types.Task("c", "go:", info={"turns": ["<t>x</t>"]})], KEY,
+        env=world())
+
+
+def test_a_demonstrated_turn_without_a_stop_string_has_its_end_token():
+  task = types.Task("a", "go:", info={"turns": ["aa", "a"]})
+  e, = multi_turn.demonstrations({"policy": fake.Sampler(None)}, [task], KEY, env=Paying())
+  assert e.turns[1].tokens[-1] == 1 and len(e.turns[1].tokens) == 3 and e.info["return"] == 3
