@@ -9,6 +9,7 @@ version = (here / "rljax/__init__.py").read_text().split('__version__ = "')[1].s
 
 data = ["pyarrow", "datasets", "tensorflow-datasets", "array-record", "importlib_resources",
         "reasoning-gym"]
+envs = ["bm25s", "sqlglot", "open_spiel", "textarena"]
 
 setuptools.setup(
     name="rljax",
@@ -36,8 +37,9 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda12]>=0.10"],
         "data": data,
+        "envs": envs,
         "reproduce": ["matplotlib"],
-        "test": [*data, "matplotlib", "pytest", "pytest-xdist", "hypothesis", "ruff",
+        "test": [*data, *envs, "matplotlib", "pytest", "pytest-xdist", "hypothesis", "ruff",
                  "libtpu; sys_platform == 'linux'"],
     },
     entry_points={"console_scripts": [
