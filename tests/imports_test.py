@@ -30,6 +30,7 @@ FORBIDDEN = {
     "rljax.search": HOST, "rljax.evals": HOST,
     "rljax.classic": ("rljax.rollouts", "rljax.sampling"),
     "rljax.train": ("experiments", "configs"),
+    "rljax.reproduce": ("jax", "flax", "rljax.train.build", "rljax.train.loop", "experiments"),
     "rljax.config": ("jax", "flax", "numpy", "rljax.types"),
     "rljax.recipes": ("jax", "flax", "numpy", "rljax.types"),
     "configs": ("jax", "numpy", "flax", "experiments"),
