@@ -9,6 +9,7 @@ version = (here / "rljax/__init__.py").read_text().split('__version__ = "')[1].s
 
 data = ["pyarrow", "datasets", "tensorflow-datasets", "array-record", "importlib_resources",
         "reasoning-gym"]
+rewards = ["math-verify", "sacrebleu", "rouge-score"]
 envs = ["bm25s", "sqlglot", "open_spiel", "textarena"]
 
 setuptools.setup(
@@ -37,13 +38,15 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda12]>=0.10"],
         "data": data,
+        "rewards": rewards,
         "envs": envs,
         "reproduce": ["matplotlib"],
-        "test": [*data, *envs, "matplotlib", "pytest", "pytest-xdist", "hypothesis", "ruff",
-                 "libtpu; sys_platform == 'linux'"],
+        "test": [*data, *rewards, *envs, "matplotlib", "pytest", "pytest-xdist", "hypothesis",
+                 "ruff", "libtpu; sys_platform == 'linux'"],
     },
     entry_points={"console_scripts": [
         "rljax-train = rljax.main:train",
+        "rljax-export = rljax.main:export",
         "rljax-report = rljax.main:report",
         "rljax-reproduce = rljax.reproduce.cli:main",
     ]},
