@@ -17,7 +17,7 @@ FILES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py"
 PAPERS = [f for f in FILES if f.startswith("configs/papers/")]
 DATA = str(ROOT / "tests/data/fixtures/word_problems.jsonl")
 PAIRS = str(ROOT / "tests/data/fixtures/rewritten.jsonl")
-COLUMNS = {"reference"}  # columns of episodes that some rollout adds
+COLUMNS = {"reference", "baseline_B", "seat_B"}  # that some rollout or memory adds
 
 # config.json of the models that papers name, without which nothing can be traced at their size.
 _QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu",
@@ -76,7 +76,8 @@ def trace(run):
   for update in run.updates.values():
     sizes = {2: update.shapes.B, 5: update.shapes.S, 3: update.shapes.T}  # stand-ins for B, S, T
     small = collate.collate([], shapes=collate.Shapes(2, 5, 3))
-    small = small.replace(extras={c: np.zeros(2, np.float32) for c in COLUMNS})
+    columns = {c: np.zeros(2, np.float32) for c in COLUMNS}
+    small = small.replace(extras={**small.extras, **columns})
     batch = jax.tree.map(lambda x, sizes=sizes: jax.ShapeDtypeStruct(
         tuple(sizes[n] for n in x.shape), x.dtype), small)
     owner = run.roles.owner(update.role)
