@@ -52,6 +52,17 @@ def test_chat_template_renders(tmp_path):
   assert t.render([{"role": "user", "content": "hello"}]).tolist() == [4, 2, 3]
 
 
+def test_later_messages_are_framed_as_the_template_frames_them(tmp_path):
+  template = ("{{ 'system prompt' }}{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>\n"
+              "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}")
+  t = text.hf(path=folder(tmp_path, template=template))
+  assert t.message_frame(ended=False) == ("</s>\n<user>", "</s>\n<assistant>")
+  assert t.message_frame(ended=True) == ("\n<user>", "</s>\n<assistant>")  # </s> was sampled
+  plain = text.hf(path=folder(tmp_path))
+  assert plain.message_frame(ended=True) == text.byte().message_frame(ended=False) == (
+      "\nuser: ", "\nassistant: ")
+
+
 def test_stop_tokens(tmp_path):
   assert text.hf(path=folder(tmp_path), stop_tokens=("user",)).stop_ids == (1, 4)
   with pytest.raises(ConfigError, match="stop tokens"):
