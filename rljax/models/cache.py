@@ -1,15 +1,23 @@
 """The key/value cache, and the one attention that reads it.
 
-What a cache is: `Cache(k, v)`, each [L, B, C, K, H]: for each of L layers and B rows, the rotated
+What a cache is: `Cache(k, v)`, each [L, B, K, C, H]: for each of L layers and B rows, the rotated
 keys and the values of up to C positions (the capacity), K kv heads of size H. The index on the C
 axis *is* the position in the row (0, 1, 2, ...), so there is no pointer and no length inside: who
 decodes passes positions, and everything at or beyond a row's first new position is not seen,
 whatever it holds. A row is therefore forgotten, or replaced, by starting again at position 0; rows
 may be at different positions; copying rows (axis 1) forks them; padding behind a prompt is never
 seen. A layer with a sliding window keeps all positions and masks the old ones.
+
+A model whose layers are unrolled has a tuple of caches instead, one per layer and without the L
+axis: attention over a slice of a stacked array would be compiled as a plain loop on a CPU.
+
+The sampler holds its cache in *segments*, a tuple of these for consecutive positions: attention over the first few reads only those, without a copy.
+Positions are contiguous in memory per head, which is how attention reads them (on a CPU 18 times
+as fast as with heads innermost).
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -18,42 +26,113 @@ import jax.numpy as jnp
 from rljax.types import Array
 
 MASKED = -1e30  # a score that takes no part; -inf would make a row that sees nothing NaN
+SEGMENT = 64  # positions of the first segments
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-  """Keys and values of all layers, see above; of one layer without the leading axis."""
+  """Keys and values, see above; of one layer without the leading axis."""
 
   k: Array
   v: Array
 
-  @property
-  def capacity(self) -> int:
-    """C, the number of positions there is room for."""
-    return self.k.shape[-3]
+
+Segment = Cache | tuple[Cache, ...]
+Segments = tuple[Segment, ...]
 
 
-def empty(cfg, rows: int, capacity: int) -> Cache:
-  """A cache of a `TransformerConfig` with nothing in it (zeros of the activation dtype)."""
-  shape = (cfg.layers, rows, capacity, cfg.kv_heads, cfg.head_dim)
-  return Cache(jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype))
+def empty(cfg, rows: int, capacity: int) -> Segment:
+  """A segment of a `TransformerConfig` with nothing in it (zeros of the activation dtype)."""
+  def one(*layers):
+    shape = (*layers, rows, cfg.kv_heads, capacity, cfg.head_dim)
+    return Cache(jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype))
+  return one(cfg.layers) if cfg.scan else tuple(one() for _ in range(cfg.layers))
 
 
-def widen(cache: Cache, capacity: int) -> Cache:
-  """The same cache with room for `capacity` positions."""
-  room = capacity - cache.capacity
-  return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, room), (0, 0), (0, 0))), cache)
+def segments(capacity: int) -> tuple[int, ...]:
+  """Capacities of the segments for so many positions: four of 64, then 256, 512, ..."""
+  sizes: list[int] = []
+  while sum(sizes) < capacity:
+    size = SEGMENT if len(sizes) < 4 else sum(sizes)
+    sizes.append(min(size, capacity - sum(sizes)))
+  return tuple(sizes)
 
 
-def write(cache: Cache, new: Cache, positions_BS: Array) -> Cache:
-  """Puts `new` (capacity S) at these positions of each row; one update for all layers.
+def size(segment: Segment) -> int:
+  """C, the positions a segment has room for."""
+  return jax.tree.leaves(segment)[0].shape[-2]
 
-  A position outside [0, C) writes nothing, so a row that is not to change is given position C.
+
+def row_axis(x: Array) -> int:
+  """Which axis of a cache's array counts the rows."""
+  return x.ndim - 4
+
+
+def covering(cache: Segments, positions: int) -> Segments:
+  """The first segments, as many as hold so many positions."""
+  ends = list(itertools.accumulate(map(size, cache)))
+  return cache[:next(n for n, end in enumerate(ends, 1) if end >= positions)]
+
+
+def _pieces(sources: Segments, targets: Segments):
+  """(source segment, its span, target segment, offset in it) that cover all common positions."""
+  starts = lambda cache: list(itertools.accumulate(map(size, cache), initial=0))
+  a, b = starts(sources), starts(targets)
+  for i, j in itertools.product(range(len(sources)), range(len(targets))):
+    low, high = max(a[i], b[j]), min(a[i + 1], b[j + 1])
+    if low < high:
+      yield i, slice(low - a[i], high - a[i]), j, low - b[j]
+
+
+def copy_row(source: Segments, row: Array, target: Segments, to: Array) -> Segments:
+  """Row `to` of the target becomes row `row` of the source, as far as the source reaches."""
+  out = list(target)
+  for i, span, j, offset in _pieces(source, target):
+    def put(old, new, span=span, offset=offset):
+      one = jax.lax.dynamic_slice_in_dim(new, row, 1, axis=row_axis(new))[..., span, :]
+      start = [jnp.int32(0)] * old.ndim
+      start[row_axis(old)], start[-2] = to.astype(jnp.int32), jnp.int32(offset)
+      return jax.lax.dynamic_update_slice(old, one, start)
+    out[j] = jax.tree.map(put, out[j], source[i])
+  return tuple(out)
+
+
+def take_rows(cache: Segments, rows_B: Array) -> Segments:
+  """Copies of these rows."""
+  return jax.tree.map(lambda x: jnp.take(x, rows_B, axis=row_axis(x), mode="clip"), cache)
+
+
+def put_rows(cache: Segments, rows: Segments, rows_B: Array) -> Segments:
+  """The inverse of `take_rows`; rows that do not exist are left out."""
+  def put(old, new):
+    return old.at[(*(slice(None),) * row_axis(old), rows_B)].set(new, mode="drop")
+  return jax.tree.map(put, cache, rows)
+
+
+def write(cache: Segments, new: Segment, start_B: Array, length_B: Array,
+          rows_B: Array | None = None) -> Segments:
+  """Puts the first `length_B` positions of each row of `new` behind the `start_B` of the cache.
+
+  Args:
+    rows_B: rows of the cache to write to; default row b. A row that does not exist is left out.
   """
-  row_B1 = jnp.arange(positions_BS.shape[0])[:, None]
-  return jax.tree.map(
-      lambda old, n: old.at[:, row_B1, positions_BS].set(n, mode="drop"), cache, new)
+  B, S = start_B.shape[0], size(new)
+  rows_B1 = (jnp.arange(B) if rows_B is None else rows_B)[:, None]
+  at_1S = jnp.arange(S)[None, :]
+  position_BS = start_B[:, None] + at_1S
+  out, first = [], 0
+  for segment in cache:
+    inside_BS = (at_1S < length_B[:, None]) & (position_BS >= first)
+    index_BS = jnp.where(inside_BS, position_BS - first, size(segment))  # outside: dropped
+
+    def put(old, n, index=index_BS):
+      layers = (slice(None),) * row_axis(old)
+      n_BSLKH = jnp.moveaxis(n, (-4, -2), (0, 1))  # indexed axes come first
+      return old.at[(*layers, rows_B1, slice(None), index)].set(n_BSLKH, mode="drop")
+    out.append(jax.tree.map(put, segment, new))
+    first += size(segment)
+  return tuple(out)
 
 
 def visible(query_BS: Array, key_BC: Array, window: Array | int = 0) -> Array:
@@ -70,43 +149,48 @@ def visible(query_BS: Array, key_BC: Array, window: Array | int = 0) -> Array:
   return seen & ((gap_BSC < window) | (window == 0))
 
 
-def cached_visible(positions_BS: Array, capacity: int, window: Array | int = 0) -> Array:
-  """bool [B, S or 1, C]: which cached positions new ones see: those before the row's first new
-  position and, with a window, near enough."""
-  at_1C = jnp.arange(capacity)[None, :]
-  before_B1C = at_1C[:, None, :] < positions_BS[:, :1, None]
+def before(start_B: Array, first: int, size: int, position_BS: Array, window: Array | int = 0
+           ) -> Array:
+  """bool [B, S or 1, C]: which of `size` cached positions from `first` on new ones see: those
+  before the row's `start_B` and, with a window, near enough to the new position."""
+  at_1C = first + jnp.arange(size)[None, :]
+  before_B1C = at_1C[:, None, :] < start_B[:, None, None]
   if isinstance(window, int) and not window:
     return before_B1C
-  return before_B1C & visible(positions_BS, at_1C, window)
+  return before_B1C & visible(position_BS, at_1C, window)
 
 
 def attend(q_BSNH: Array, blocks: Sequence[tuple[Array, Array, Array]], *, scale: float,
            softcap: float = 0.0) -> Array:
   """Softmax attention over several blocks of keys as if they were one, without joining them.
 
-  Decoding reads the cache and the new keys as two blocks, so that nothing copies the cache.
+  Decoding reads the segments of a cache and the new keys as blocks, so that nothing is copied.
 
   Args:
     q_BSNH: N query heads, a multiple of the K kv heads: head n reads kv head n // (N / K).
-    blocks: (keys [B, C, K, H], values [B, C, K, H], mask bool [B or 1, S or 1, C]).
+    blocks: (keys [B, K, C, H], values [B, K, C, H], mask bool [B or 1, S or 1, C]).
     scale: multiplies the scores. softcap: c in c tanh(scores / c), before the mask; 0 = off.
 
   Returns:
     [B, S, N, H]. Scores and softmax are float32. A query that sees nothing gets a finite value.
   """
   B, S, N, H = q_BSNH.shape
-  K = blocks[0][0].shape[2]
-  q = q_BSNH.reshape(B, S, K, N // K, H)
+  K = blocks[0][0].shape[1]
+  q = jnp.transpose(q_BSNH.reshape(B, S, K, N // K, H), (0, 2, 3, 1, 4))
+  q = q.reshape(B, K, N // K * S, H)
   scores = []
   for k, _, mask in blocks:
-    score = jnp.einsum("bskgh,bckh->bkgsc", q, k, preferred_element_type=jnp.float32) * scale
+    score = jnp.einsum("bkqh,bkch->bkqc", q, k, preferred_element_type=jnp.float32) * scale
+    score = score.reshape(B, K, N // K, S, -1)
     if softcap:
       score = softcap * jnp.tanh(score / softcap)
     scores.append(jnp.where(mask[:, None, None], score, MASKED))
   joined = scores[0] if len(scores) == 1 else jnp.concatenate(scores, axis=-1)
   weights = jax.nn.softmax(joined, axis=-1).astype(blocks[0][1].dtype)
+  weights = weights.reshape(B, K, N // K * S, -1)
   out, at = 0, 0
-  for (_, v, _), score in zip(blocks, scores):
-    w = weights[..., at:at + score.shape[-1]]
-    out, at = out + jnp.einsum("bkgsc,bckh->bskgh", w, v), at + score.shape[-1]
+  for _, v, _ in blocks:
+    out = out + jnp.einsum("bkqc,bkch->bkqh", weights[..., at:at + v.shape[2]], v)
+    at += v.shape[2]
+  out = jnp.transpose(out.reshape(B, K, N // K, S, H), (0, 3, 1, 2, 4))
   return out.reshape(B, S, N, H)

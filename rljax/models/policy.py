@@ -1,7 +1,7 @@
 """The model adapter: the only code that reads `Batch.inputs`. apply -> TokenStats.
 
 A `Policy` is pure functions over parameters and is hashable, so it may be a static argument. The
-trainer calls `stats`, the sampler `prefill` and `decode`; all run the same transformer.
+trainer calls `stats`, the sampler `prefill` and `extend`; all run the same transformer.
 """
 
 import dataclasses
@@ -90,23 +90,37 @@ class Policy:
     one = lambda ids_BT: self._logprobs(params, hidden_BTD, jnp.maximum(ids_BT, 0))[0]
     return jnp.moveaxis(jax.lax.map(one, jnp.moveaxis(ids_BTK, -1, 0)), 0, -1)
 
-  def prefill(self, params: PyTree, tokens_BP: Array, length_B: Array, capacity: int):
-    """Hidden state of the last prompt token [B, D], and a cache of that capacity."""
+  def prefill(self, params: PyTree, tokens_BP: Array, length_B: Array):
+    """Reads right-padded prompts: hidden state of each one's last token [B, D], and their cache."""
     out = transformer.forward(self.cfg, params, tokens_BP, keep_kv=True)
-    last_B1 = jnp.maximum(length_B - 1, 0)[:, None, None]
-    hidden_BD = jnp.take_along_axis(out.hidden, last_B1, axis=1)[:, 0]
-    return hidden_BD, cache_lib.widen(out.cache, capacity)
+    return _last(out.hidden, length_B), out.cache
 
-  def decode(self, params: PyTree, token_B: Array, position_B: Array, cache: cache_lib.Cache):
-    """One more token per row: hidden [B, D] and the cache."""
-    out = transformer.forward(self.cfg, params, token_B[:, None], position_B[:, None], cache)
-    return out.hidden[:, 0], out.cache
+  def extend(self, params: PyTree, tokens_BP: Array, length_B: Array, start_B: Array,
+             cache: cache_lib.Segments):
+    """Reads tokens behind the first `start_B` that the cache holds of each row.
+
+    Returns:
+      Hidden state of each row's last token [B, D], and the new keys and values, a segment of
+      capacity P, to be written by `cache.write`.
+    """
+    at_BP = start_B[:, None] + jnp.arange(tokens_BP.shape[1], dtype=jnp.int32)[None, :]
+    out = transformer.forward(self.cfg, params, tokens_BP, at_BP, cache, keep_kv=True)
+    return _last(out.hidden, length_B), out.cache
+
+  def unstack(self, params: PyTree) -> PyTree:
+    """The parameters as `prefill` and `extend` read them fastest (`transformer.unstack`)."""
+    return transformer.unstack(self.cfg, params)
 
   def logits(self, params: PyTree, hidden_BD: Array) -> Array:
     """[B, V] float32, for the sampler: one position per row."""
     z_BV = jnp.einsum("bd,vd->bv", hidden_BD, self.unembed(params).astype(hidden_BD.dtype),
                       preferred_element_type=jnp.float32)
     return self.cfg.softcap * jnp.tanh(z_BV / self.cfg.softcap) if self.cfg.softcap else z_BV
+
+
+def _last(hidden_BSD: Array, length_B: Array) -> Array:
+  at_B11 = jnp.maximum(length_B - 1, 0)[:, None, None]
+  return jnp.take_along_axis(hidden_BSD, at_B11, axis=1)[:, 0]
 
 
 def decoder(vocab: int, *, width: int = 128, layers: int = 3, heads: int = 4, kv_heads: int = 0,

@@ -233,6 +233,7 @@ def attention(cfg: TransformerConfig, w: dict, x: Array, where: Where, rope, win
   if cfg.qk_norm:
     q, k = (rms_norm(cfg, y, w[f"norm_{n}"]["scale"]) for n, y in (("q", q), ("k", k)))
   q, k = rotate(q, *rope), rotate(k, *rope)
+  new = cache_lib.Cache(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2))
   scale = cfg.query_scale or cfg.head_dim ** -0.5
   attend = functools.partial(cache_lib.attend, scale=scale, softcap=cfg.attention_softcap)
   at, segments = where.positions_BS, where.segments_BS
@@ -241,16 +242,20 @@ def attention(cfg: TransformerConfig, w: dict, x: Array, where: Where, rope, win
     mask = cache_lib.visible(at_q, at, window)
     if segments is not None:
       mask &= segments_q[:, :, None] == segments[:, None, :]
-    return k, v, mask
+    return new.k, new.v, mask
 
   if cache is not None:
-    seen = cache_lib.cached_visible(at, cache.capacity, window)
-    out = attend(q, [(cache.k, cache.v, seen), over_new(q, at, segments)])
+    blocks, first = [], 0
+    for segment in cache:
+      seen = cache_lib.before(at[:, 0], first, cache_lib.size(segment), at, window)
+      blocks.append((segment.k, segment.v, seen))
+      first += cache_lib.size(segment)
+    out = attend(q, [*blocks, over_new(q, at, segments)])
   else:
     out = _by_chunks(lambda *one: attend(one[0], [over_new(*one)]), cfg.query_chunk,
                      q, at, segments)
   out = ad_checkpoint.checkpoint_name(out, "attended")
-  return project(cfg, w, "o", out, 2), cache_lib.Cache(k, v)
+  return project(cfg, w, "o", out, 2), new
 
 
 def _by_chunks(fn, size, q_BSNH, at_BS, segments_BS):
@@ -288,7 +293,7 @@ def block(cfg: TransformerConfig, w: dict, x: Array, where: Where, rope, window,
 
 
 class Output(NamedTuple):
-  """hidden_BSD after the final norm; the cache, None if there is nothing to keep; router_B, the
+  """hidden_BSD after the final norm; this call's keys and values if they were asked for; router_B, the
   balance loss of a mixture of experts per row (mean over layers), None if dense."""
 
   hidden: Array
@@ -297,19 +302,19 @@ class Output(NamedTuple):
 
 
 def forward(cfg: TransformerConfig, params: PyTree, tokens_BS: Array,
-            positions_BS: Array | None = None, cache: cache_lib.Cache | None = None, *,
+            positions_BS: Array | None = None, cache: cache_lib.Segments | None = None, *,
             segments_BS: Array | None = None, counted_BS: Array | None = None,
             keep_kv: bool = False) -> Output:
-  """Runs the model on right-padded (or packed) rows. With a cache, new keys go to their positions.
+  """Runs the model on right-padded (or packed) rows, or behind what a cache holds of them.
 
   Args:
     tokens_BS: int32. Padding is on the right: causality alone keeps it out of earlier positions.
-    positions_BS: int32, ascending and contiguous in each row; default 0, 1, 2, ... With a cache
-      they are also where the new keys go (`cache.write`).
-    cache: see `rljax.models.cache`; its capacity must cover the last position.
+    positions_BS: int32, ascending and contiguous in each row; default 0, 1, 2, ...
+    cache: see `rljax.models.cache`; what it holds before a row's first position is seen. It is only
+      read: `cache.write` adds the new keys and values.
     segments_BS: int32; a token sees its own segment only (packed rows; not with a cache).
     counted_BS: float, 1 for real tokens: those in the router's balance loss. None = all.
-    keep_kv: without a cache, return this call's keys and values as one of capacity S.
+    keep_kv: return this call's keys and values, a segment of capacity S.
   """
   B, S = tokens_BS.shape
   if positions_BS is None:
@@ -320,33 +325,32 @@ def forward(cfg: TransformerConfig, params: PyTree, tokens_BS: Array,
   x = sharding.constrain(x, ("batch", None, None))
   where = Where(positions_BS, segments_BS, counted_BS)
   x, new, router = _layers(cfg, params["layers"], x, where, cache, keep_kv)
-  if cache is not None:
-    new = cache_lib.write(cache, new, positions_BS)
   hidden = rms_norm(cfg, x, params["norm"]["scale"])
   return Output(hidden, new, None if router is None else jnp.mean(router, axis=0))
 
 
 def _layers(cfg, stacked, x, where, cache, keep_kv):
-  """All layers: x, new keys and values [L, ...] or None, router losses [L, B] or None."""
+  """All layers: x, new keys and values (None if not kept), router losses [L, B] or None."""
   kinds = sorted(set(cfg.windowed()))  # one kind of layer, or both
   ropes = [rope_table(where.positions_BS, inverse_frequencies(cfg, local)) for local in kinds]
-  keep = keep_kv or cache is not None
 
   def one(x, w, cache, rope, window):
     x, new, router_B = block(cfg, w, x, where, rope, window, cache)
-    return x, (new if keep else None, router_B)
+    return x, (new if keep_kv else None, router_B)
   if cfg.remat != "none":
     one = jax.checkpoint(one, policy=REMAT[cfg.remat], prevent_cse=not cfg.scan,
                          static_argnums=(4,) if len(kinds) == 1 or not cfg.scan else ())
   window_of = lambda local: cfg.window if local else 0
 
   if not cfg.scan:
-    outs = []
+    news, routers = [], []
     for l, local in enumerate(cfg.windowed()):
-      pick = lambda tree: jax.tree.map(lambda a: a[l], tree)
-      x, out = one(x, pick(stacked), pick(cache), ropes[kinds.index(local)], window_of(local))
-      outs.append(out)
-    return x, *jax.tree.map(lambda *a: jnp.stack(a), *outs)
+      w = jax.tree.map(lambda a, l=l: a[l], stacked) if isinstance(stacked, dict) else stacked[l]
+      mine = cache and tuple(segment[l] for segment in cache)
+      x, (new, router_B) = one(x, w, mine, ropes[kinds.index(local)], window_of(local))
+      news.append(new)
+      routers.append(router_B)
+    return x, tuple(news), jnp.stack(routers) if cfg.experts else None
 
   if len(kinds) == 1:
     body = lambda x, layer: one(x, *layer, ropes[0], window_of(kinds[0]))
@@ -359,6 +363,18 @@ def _layers(cfg, stacked, x, where, cache, keep_kv):
     return one(x, *layer, rope, jnp.where(local, cfg.window, 0))
   x, (new, router) = jax.lax.scan(mixed, x, (stacked, cache, jnp.asarray(cfg.windowed())))
   return x, new, router
+
+
+def unstack(cfg: TransformerConfig, params: PyTree) -> PyTree:
+  """The same parameters with `layers` as a tuple of layers, where they are not scanned over.
+
+  `forward` takes both. Slicing a stacked kernel copies it, which costs more than using it where one
+  token is decoded at a time.
+  """
+  if cfg.scan:
+    return params
+  layers = tuple(jax.tree.map(lambda a, l=l: a[l], params["layers"]) for l in range(cfg.layers))
+  return {**params, "layers": layers}
 
 
 def unembed(cfg: TransformerConfig, params: PyTree) -> Array:

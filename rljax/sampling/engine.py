@@ -1,73 +1,91 @@
-"""The sampler's interface: requests in, completions out, any number of them.
+"""The sampler: requests in, completions out, any number of them, by continuous batching.
 
-This engine runs waves of equal shape: simple, exact, and enough for short responses. A prompt
-shared by several requests is prefilled once.
+S slots decode together; a slot whose response has ended is given the next request of the queue,
+while the others go on. All shapes are fixed: one program reads prompts per prompt bucket, and one
+draws tokens per window of the cache, so after `warm_up` nothing compiles, whatever the lengths,
+temperatures, limits and group sizes are.
 """
 
 import dataclasses
 import functools
+import time
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rljax.sampling import decode
-from rljax.types import LENGTH, STOP, Array, PyTree
+from rljax.models import cache as cache_lib
+from rljax.sampling import book as book_lib
+from rljax.sampling import orders as orders_lib
+from rljax.sampling import request as request_lib
+from rljax.sampling import slots as slots_lib
+from rljax.types import Array, PyTree
+
+Request, Completion, Handle = request_lib.Request, request_lib.Completion, book_lib.Handle
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Request:
-  """One response to sample.
+@dataclasses.dataclass
+class Stats:
+  """Totals since the engine was made.
 
-  Attributes:
-    prompt: int32 token ids, at least one.
-    seed: two numbers that make this request's randomness its own, say (task number, sample number):
-      the tokens do not depend on the slot, the neighbours or the order of the queue.
-    max_tokens: at most this many, stop token included.
-    temperature: > 0. top_k: 0 = off. top_p: in (0, 1]. min_p: in [0, 1). greedy: argmax.
+  `steps`: decoding steps, `used`: live slots summed over them; `device_s`: seconds inside device
+  calls, `host_s`: seconds beside them; `reread`: conversations whose tokens had to be read again.
   """
 
-  prompt: np.ndarray
-  seed: tuple[int, int]
-  max_tokens: int
-  temperature: float = 1.0
-  top_k: int = 0
-  top_p: float = 1.0
-  min_p: float = 0.0
-  greedy: bool = False
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Completion:
-  """tokens int32 [n] with the stop token; logp under the warped distribution; raw_logp under the
-  policy at temperature 1; entropy in nats; status STOP or LENGTH."""
-
-  tokens: np.ndarray
-  logp: np.ndarray
-  raw_logp: np.ndarray
-  entropy: np.ndarray
-  status: str
+  tokens: int = 0
+  steps: int = 0
+  used: int = 0
+  device_s: float = 0.0
+  host_s: float = 0.0
+  reread: int = 0
 
 
 class Engine:
-  """Samples from a policy. Compiles once per (prompt bucket, prompts per wave).
+  """Samples from a policy.
 
   Args:
-    policy: prefill, decode and logits.
-    stop_ids: token ids that end a response.
-    slots: requests per wave.
-    prompt_buckets: prompt lengths to pad to; the largest is the limit.
+    policy: prefill, extend and logits (`rljax.models.policy`).
+    stop_ids: token ids that end every response.
+    slots: requests decoded together; a multiple of the devices along "data".
+    prompt_buckets: lengths that prompts are padded to; the largest is the limit.
     max_tokens: most tokens of a response.
-    place: puts a host pytree on the devices.
+    capacity: most tokens of a whole conversation; 0 = the largest bucket + max_tokens.
+    alternatives: report so many of the likeliest tokens at every position.
+    mesh: devices; slots are split over "data".
+
+  Raises:
+    ValueError: slots that do not divide by the devices, too many stop ids.
   """
 
   def __init__(self, policy, *, stop_ids: Sequence[int], slots: int, prompt_buckets: Sequence[int],
-               max_tokens: int, place=jax.device_put):
-    self.stop_ids = np.asarray(sorted(stop_ids), np.int32)
-    self.slots, self.max_tokens = slots, max_tokens
+               max_tokens: int, capacity: int = 0, alternatives: int = 0,
+               mesh: Mesh | None = None):
+    if mesh is not None and mesh.size > 1:  # each device works alone on its own slots
+      policy = dataclasses.replace(policy, layout=None)
+    self.policy, self.stop_ids = policy, tuple(sorted(stop_ids))
+    self.slots, self.max_tokens, self.alternatives = slots, max_tokens, alternatives
     self.buckets = sorted(prompt_buckets)
-    self._place = place
-    self._generate = jax.jit(functools.partial(decode.generate, policy, limit=max_tokens))
+    self.capacity = capacity or self.buckets[-1] + max_tokens
+    self.segments = cache_lib.segments(max(self.capacity, self.buckets[-1]))
+    self.mesh = mesh if mesh is not None and mesh.size > 1 else None
+    self.devices = mesh.shape["data"] if self.mesh else 1
+    if slots % self.devices:
+      raise ValueError(f"{slots} slots do not split over {self.devices} devices")
+    if len(self.stop_ids) > request_lib.STOP_IDS:
+      raise ValueError(f"{len(self.stop_ids)} stop ids; at most {request_lib.STOP_IDS} fit")
+    self._writer = orders_lib.Writer(
+        slots=slots, devices=self.devices, vocab=policy.cfg.vocab, limit=max_tokens,
+        stop_ids=self.stop_ids)
+    self._per_device = slots // self.devices
+    # When the queue is empty and few slots are live, only so many are decoded.
+    self._sizes = [n for n in (self._per_device // 4,) if n >= 4] + [self._per_device]
+    self._batch = min(slots, 32)  # responses fetched at a time
+    self._programs()
+    self._reset()
+    self.stats = Stats()
+
+  # --- the interface ---
 
   def generate(self, params: PyTree, requests: Sequence[Request], key: Array) -> list[Completion]:
     """Completions in the order of the requests.
@@ -76,64 +94,212 @@ class Engine:
       key: one jax key per call; with a request's seed it decides that request's tokens.
 
     Raises:
-      ValueError: a request that does not fit, before any device work.
+      ValueError: a request that cannot be served, before any device work.
     """
+    began, device = time.perf_counter(), self.stats.device_s
+    params = self._hand_over(params)
     for i, r in enumerate(requests):
-      self._check(i, r)
-    by_bucket = {}
-    for i, r in enumerate(requests):
-      bucket = next(b for b in self.buckets if b >= len(r.prompt))
-      by_bucket.setdefault(bucket, []).append(i)
-    done: list[Completion | None] = [None] * len(requests)
-    for bucket, indices in sorted(by_bucket.items()):
-      waves = [self._pack(bucket, requests, indices[at:at + self.slots])
-               for at in range(0, len(indices), self.slots)]
-      rows = max(rows for _, rows in waves)
-      outs = [self._generate(params, self._place(self._pad_rows(w, rows)), key) for w, _ in waves]
-      for w, out in enumerate(jax.device_get(outs)):
-        for slot, i in enumerate(indices[w * self.slots:(w + 1) * self.slots]):
-          done[i] = _completion(out, slot)
+      request_lib.check(i, r, vocab=self.policy.cfg.vocab, longest=self.buckets[-1],
+                        limit=self.max_tokens, capacity=self.capacity, stop_ids=self.stop_ids)
+    try:
+      done = self._serve(params, requests, key)
+    except BaseException:
+      self._reset()  # the slots were donated to a call that did not end
+      raise
+    self.stats.steps, self.stats.used = (
+        int(np.sum(x)) for x in jax.device_get((self._slots.steps_1, self._slots.used_1)))
+    self.stats.tokens += sum(len(c.tokens) for c in done)
+    self.stats.host_s += time.perf_counter() - began - (self.stats.device_s - device)
     return done
 
-  def _check(self, i, r):
-    if not 1 <= len(r.prompt) <= self.buckets[-1]:
-      raise ValueError(
-          f"request {i}: prompt of {len(r.prompt)} tokens; 1 to {self.buckets[-1]} fit")
-    if not 1 <= r.max_tokens <= self.max_tokens:
-      raise ValueError(f"request {i}: max_tokens={r.max_tokens}; 1 to {self.max_tokens} fit")
-    if not r.greedy and not r.temperature > 0:
-      raise ValueError(
-          f"request {i}: temperature={r.temperature} must be positive (or greedy=True)")
-    if not 0 < r.top_p <= 1 or not 0 <= r.min_p < 1 or r.top_k < 0:
-      raise ValueError(f"request {i}: top_p={r.top_p}, min_p={r.min_p}, top_k={r.top_k}")
+  def fork(self, handle: Handle) -> Handle:
+    """Another handle of the same conversation, for one more request."""
+    return self.book.fork(handle)
 
-  def _pack(self, bucket, requests, indices):
-    """A wave with one prompt row per slot, and how many rows (a power of two) it needs."""
-    S = self.slots
-    prompts, rows = {}, np.zeros(S, np.int32)
-    prompt_RP, length_R = np.zeros((S, bucket), np.int32), np.ones(S, np.int32)
-    column = lambda name, fill, dtype: np.asarray(
-        [getattr(requests[i], name) for i in indices] + [fill] * (S - len(indices)), dtype)
-    for slot, i in enumerate(indices):
-      tokens = np.asarray(requests[i].prompt, np.int32)
-      row = prompts.setdefault(tokens.tobytes(), len(prompts))
-      prompt_RP[row, :len(tokens)], length_R[row] = tokens, len(tokens)
-      rows[slot] = row
-    wave = decode.Wave(
-        prompt_RP=prompt_RP, prompt_len_R=length_R, row_S=rows,
-        seed_S2=column("seed", (0, 0), np.uint32), max_tokens_S=column("max_tokens", 0, np.int32),
-        temperature_S=np.where(column("greedy", True, bool), 1.0,
-                               column("temperature", 1.0, np.float32)).astype(np.float32),
-        top_k_S=column("top_k", 0, np.int32), top_p_S=column("top_p", 1.0, np.float32),
-        min_p_S=column("min_p", 0.0, np.float32), greedy_S=column("greedy", True, bool),
-        stop_E=self.stop_ids)
-    return wave, min(S, 1 << (len(prompts) - 1).bit_length())
+  def release(self, handle: Handle) -> None:
+    """Gives up the slot that the handle keeps."""
+    self.book.release(handle)
 
-  def _pad_rows(self, wave, rows):
-    return wave.replace(prompt_RP=wave.prompt_RP[:rows], prompt_len_R=wave.prompt_len_R[:rows])
+  def warm_up(self, params: PyTree, *, conversations: bool = False) -> None:
+    """Compiles everything: each bucket, each window, and with `conversations` going on, too."""
+    params, key = self._hand_over(params), jax.random.key(0)
+    for bucket in self.buckets:
+      self._device(self._prefill, params, self._writer.write([], [], bucket, extend=False), key)
+      if conversations:
+        self._device(self._extend, params, self._writer.write([], [], bucket, extend=True), key)
+    one = np.int32(1)
+    for window in range(1, len(self.segments) + 1):
+      self._device(self._chunks[window], params, one, one)
+      for size in self._sizes[:-1]:
+        none = np.full(self.devices * size, self._per_device, np.int32)
+        self._device(self._few[window], params, none, one, one)
+    jax.device_get(self._collect(self._slots, np.zeros(self._batch, np.int32)))
 
+  # --- device programs ---
 
-def _completion(out: decode.Sampled, slot: int) -> Completion:
-  n = int(out.length_S[slot])
-  return Completion(out.tokens_ST[slot, :n], out.logp_ST[slot, :n], out.raw_logp_ST[slot, :n],
-                    out.entropy_ST[slot, :n], STOP if out.stopped_S[slot] else LENGTH)
+  def _programs(self):
+    """The jitted functions; on several devices each works on its own slots, without talking."""
+    rows, whole = PartitionSpec("data"), PartitionSpec()
+    sharding = lambda spec: NamedSharding(self.mesh, spec) if self.mesh else None
+
+    def jit(fn, *ins, donate=(), out=True):
+      if self.mesh:
+        fn = jax.shard_map(fn, mesh=self.mesh, axis_names={"data"}, check_vma=False, in_specs=ins,
+                           out_specs=specs if out else rows)
+      return jax.jit(fn, donate_argnums=donate)
+
+    first = self._writer.settings([], [])
+    build = functools.partial(slots_lib.empty, self.policy, segments=self.segments,
+                              limit=self.max_tokens, alternatives=self.alternatives,
+                              devices=self.devices)
+    shape = jax.eval_shape(build, first)
+    specs = jax.tree.map(lambda _: rows, shape).replace(cache=jax.tree.map(
+        lambda x: PartitionSpec(*[None] * cache_lib.row_axis(x), "data"), shape.cache))
+    self._empty = jax.jit(lambda: build(first), out_shardings=(
+        jax.tree.map(sharding, specs) if self.mesh else None))
+    bind = lambda fn, **static: functools.partial(fn, self.policy, **static)
+    self._prefill = jit(bind(slots_lib.prefill), whole, specs, rows, whole, donate=(1,))
+    self._extend = jit(bind(slots_lib.extend), whole, specs, rows, whole, donate=(1,))
+    self._chunks = {
+        n: jit(bind(slots_lib.chunk, segments=n, alternatives=self.alternatives),
+               whole, specs, whole, whole, donate=(1,))
+        for n in range(1, len(self.segments) + 1)}
+    self._few = {
+        n: jit(bind(slots_lib.few, segments=n, alternatives=self.alternatives),
+               whole, specs, rows, whole, whole, donate=(1,))
+        for n in range(1, len(self.segments) + 1)}
+    self._collect = jax.jit(slots_lib.collect)
+    # One jitted copy per update on several devices or of unrolled layers; else the very arrays.
+    copies = self.mesh is not None or not self.policy.cfg.scan
+    self._place = jax.jit(self.policy.unstack) if copies else lambda params: params
+    self._rows, self._whole = sharding(rows), sharding(whole)
+
+  def _hand_over(self, params):
+    """The weights as the sampler reads them; caches of other weights are forgotten."""
+    one = jax.tree.leaves(params)[0]
+    if one is not self._seen:  # every update makes new arrays
+      self.book.forget()
+      self._seen, self._params = one, self._place(params)
+    return self._params
+
+  def _reset(self):
+    self._slots, self._seen, self._params = self._empty(), None, None
+    self.book = book_lib.Book(self.slots, self.devices)
+
+  def _device(self, call, params, *args):
+    """Runs one program on the slots and waits for it."""
+    began = time.perf_counter()
+    if self.mesh:
+      args = [jax.device_put(x, self._rows if isinstance(x, slots_lib.Orders) or (
+          isinstance(x, np.ndarray) and x.ndim) else self._whole) for x in args]
+    self._slots = call(params, self._slots, *args)
+    jax.block_until_ready(self._slots.live_S)
+    self.stats.device_s += time.perf_counter() - began
+
+  # --- serving ---
+
+  def _serve(self, params, requests, key):
+    queue = self._queue(requests)
+    done: list[Completion | None] = [None] * len(requests)
+    context = np.zeros(self.slots, np.int64)
+    while queue or self.book.live():
+      self._seat(params, requests, queue, key, context)
+      live = self.book.live()
+      self._decode(params, requests, live, context, bool(queue))
+      s = self._slots
+      state = jax.device_get((s.live_S, s.length_S, s.context_S, s.stopped_S))
+      context[:] = state[2]
+      self._finish(requests, [i for i in live if not state[0][i]], state, done)
+    return done
+
+  def _queue(self, requests):
+    """Longest first; requests of one prompt side by side; conversations that hold a slot lead."""
+    group: dict[bytes, int] = {}
+    for r in requests:
+      group.setdefault(np.asarray(r.prompt, np.int32).tobytes(), len(group))
+    order = sorted(range(len(requests)), key=lambda i: (
+        requests[i].parent is None, -requests[i].max_tokens,
+        group[np.asarray(requests[i].prompt, np.int32).tobytes()]))
+    return order[::-1]  # a stack: the next one is last
+
+  def _seat(self, params, requests, queue, key, context):
+    """Gives free slots to requests and reads their prompts."""
+    free, taken = self.book.free(), set()
+    fresh: dict[int, list[book_lib.Seat]] = {}
+    going_on: dict[int, list[book_lib.Seat]] = {}
+    while queue:
+      i = queue[-1]
+      r = requests[i]
+      prompt = np.asarray(r.prompt, np.int32)
+      parent = r.parent
+      if parent is not None and parent.slot is not None and (
+          len(parent.tokens) - parent.cached + len(prompt) <= self.buckets[-1]):
+        seat = self.book.seat_parent(i, parent, prompt, free)
+        if seat is None:
+          break
+        going_on.setdefault(self._bucket(i, len(seat.tokens)), []).append(seat)
+        if seat.slot != seat.source:
+          taken.add(seat.slot)
+      else:
+        if not free and not (fresh or going_on or self.book.live()):
+          self.book.make_room([requests[j].parent for j in queue if requests[j].parent])
+          free = self.book.free()
+        if not free:
+          break
+        if parent is not None:
+          prompt = np.concatenate([parent.tokens, prompt]).astype(np.int32)
+          self.book.release(parent)
+          self.stats.reread += 1
+        bucket = self._bucket(i, len(prompt))
+        fresh.setdefault(bucket, []).append(self.book.seat_fresh(i, prompt, free, taken))
+      queue.pop()
+    for extend, seats in ((True, going_on), (False, fresh)):
+      for bucket, those in sorted(seats.items()):
+        orders = self._writer.write(requests, those, bucket, extend=extend)
+        self._device(self._extend if extend else self._prefill, params, orders, key)
+        for seat in those:
+          context[seat.slot] = seat.start + len(seat.tokens)
+
+  def _bucket(self, i, length):
+    for bucket in self.buckets:
+      if length <= bucket:
+        return bucket
+    raise ValueError(f"request {i}: {length} tokens must be read at once; the largest prompt "
+                     f"bucket has {self.buckets[-1]}")
+
+  def _decode(self, params, requests, live, context, waiting):
+    """Draws tokens in the live slots until it is worth looking again."""
+    longest = max(context[s] for s in live)
+    steps = max(requests[self.book.request[s]].max_tokens for s in live)
+    ends = np.cumsum(self.segments)
+    window = next((n for n, end in enumerate(ends, 1) if end >= longest + min(steps, 16)),
+                  len(ends))
+    steps = np.int32(max(1, min(steps, int(ends[window - 1] - longest))))
+    if waiting:  # a slot that waits for its neighbours is lost; so is a pass for one new prompt
+      self._device(self._chunks[window], params, steps, np.int32(max(1, self._per_device // 8)))
+      return
+    parts = [[s % self._per_device for s in live if s // self._per_device == d]
+             for d in range(self.devices)]
+    size = next(n for n in self._sizes if n >= max(map(len, parts)))
+    if size == self._per_device:  # look again when a smaller part would do
+      done_at = sum(map(len, parts)) - self._sizes[0] if len(self._sizes) > 1 else self.slots + 1
+      self._device(self._chunks[window], params, steps, np.int32(max(done_at, 1)))
+      return
+    slots = np.full((self.devices, size), self._per_device, np.int32)
+    for d, part in enumerate(parts):
+      slots[d, :len(part)] = part
+    self._device(self._few[window], params, slots.reshape(-1), steps, np.int32(self.slots + 1))
+
+  def _finish(self, requests, ended, state, done):
+    _, length, context, stopped = state
+    for at in range(0, len(ended), self._batch):
+      some = ended[at:at + self._batch]
+      slots = np.asarray(some + [0] * (self._batch - len(some)), np.int32)
+      arrays = jax.device_get(self._collect(self._slots, slots))
+      for row, slot in enumerate(some):
+        i, n, handle = self.book.request[slot], int(length[slot]), None
+        if requests[i].keep:
+          tokens = np.concatenate([self.book.read[slot], arrays["tokens"][row, :n]])
+          handle = Handle(tokens, int(context[slot]), slot)
+        done[i] = request_lib.completion(arrays, row, n, bool(stopped[slot]), handle)
+        self.book.finish(slot, handle)

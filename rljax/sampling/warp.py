@@ -1,4 +1,4 @@
-"""From raw logits to the distribution sampled from: temperature, top-k, top-p, min-p, per row."""
+"""From raw logits to the distribution sampled from: mask, temperature, top-k, top-p, min-p."""
 
 import jax
 import jax.numpy as jnp
@@ -7,21 +7,30 @@ from rljax.types import Array
 
 
 def warp(logits_SV: Array, *, temperature_S: Array, top_k_S: Array, top_p_S: Array,
-         min_p_S: Array) -> Array:
+         min_p_S: Array, allowed_SM: Array | None = None, masked_S: Array | None = None) -> Array:
   """Log-probabilities [S, V] of the warped distribution; excluded tokens are -inf.
 
-  Order as in the field: temperature, then top-k, then top-p over what is left, then min-p
-  (relative to the most likely token). Filters that no row uses cost nothing at run time. Ties at a
-  threshold are all kept. All settings are traced, so a new value compiles nothing.
+  Order as in the field: forbidden tokens out, temperature, then top-k, then top-p over what is
+  left, then min-p (relative to the most likely token). What no row uses costs nothing at run time.
+  Ties at a threshold are all kept. All settings are traced, so a new value compiles nothing.
 
   Args:
     logits_SV: float32 raw logits.
     temperature_S: positive. top_k_S: int, 0 = off. top_p_S: in (0, 1], 1 = off. min_p_S: 0 = off.
+    allowed_SM: uint32, see `decode.Settings`; read for rows with masked_S.
   """
   z_SV = logits_SV / temperature_S[:, None]
+  if allowed_SM is not None:
+    z_SV = jax.lax.cond(jnp.any(masked_S), _forbid, lambda z, *_: z, z_SV, allowed_SM, masked_S)
   logp_SV = jax.nn.log_softmax(z_SV, axis=-1)
   used = jnp.any((top_k_S > 0) | (top_p_S < 1.0) | (min_p_S > 0.0))
   return jax.lax.cond(used, _filter, lambda logp, *_: logp, logp_SV, top_k_S, top_p_S, min_p_S)
+
+
+def _forbid(z_SV, allowed_SM, masked_S):
+  at_V = jnp.arange(z_SV.shape[1], dtype=jnp.uint32)
+  bit_SV = (allowed_SM[:, at_V // 32] >> (at_V % 32)[None, :]) & 1
+  return jnp.where((bit_SV > 0) | ~masked_S[:, None], z_SV, -jnp.inf)
 
 
 def _filter(logp_SV, top_k_S, top_p_S, min_p_S):

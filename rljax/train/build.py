@@ -199,8 +199,7 @@ def _sampler(config, name, policy, roles, tokenizer, mesh):
   s = config.sampling
   engine = engine_lib.Engine(
       policy, stop_ids=tokenizer.stop_ids, slots=_round_up(s.slots, mesh.size),
-      prompt_buckets=_buckets(config),
-      max_tokens=config.limits.response, place=lambda x: sharding.put_replicated(x, mesh))
+      prompt_buckets=_buckets(config), max_tokens=config.limits.response, mesh=mesh)
   defaults = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p, "min_p": s.min_p,
               "max_tokens": config.limits.response}
   limits = {k: config.limits[k] for k in ("prompt", "response", "observation")}

@@ -137,7 +137,7 @@ def test_settings_are_traced(params, engine):
 
 @pytest.mark.parametrize("change, message", [
     ({"prompt": np.zeros(7, np.int32)}, "prompt of 7 tokens; 1 to 6 fit"),
-    ({"prompt": np.zeros(0, np.int32)}, "prompt of 0 tokens"),
+    ({"prompt": np.zeros(0, np.int32)}, "an empty prompt"),
     ({"max_tokens": 7}, "max_tokens=7; 1 to 6"), ({"temperature": 0.0}, "must be positive"),
     ({"top_p": 0.0}, "top_p=0.0"), ({"min_p": 1.0}, "min_p=1.0"), ({"top_k": -1}, "top_k=-1")])
 def test_requests_that_do_not_fit(params, engine, change, message):

@@ -1,0 +1,116 @@
+"""Requests as arrays: what the host tells the devices when it seats requests.
+
+Every device gets its own part of each array, with its own numbering of slots, orders and rows.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from rljax.sampling import decode
+from rljax.sampling import request as request_lib
+from rljax.sampling.book import Seat
+from rljax.sampling.slots import Orders
+
+
+class Writer:
+  """Writes orders of fixed shapes for an engine of these sizes.
+
+  Args:
+    slots, devices: the engine's; S = slots / devices per device.
+    vocab: size of the vocabulary. limit: T, tokens of a response.
+    stop_ids: the engine's own.
+  """
+
+  def __init__(self, *, slots: int, devices: int, vocab: int, limit: int, stop_ids: Sequence[int]):
+    self.slots, self.per_device, self.devices = slots, slots // devices, devices
+    self.words, self.limit, self.stop_ids = -(-vocab // 32), limit, list(stop_ids)
+    # Rarely needed and large: sent once, not with every order.
+    self._no_mask = np.zeros((slots, self.words), np.uint32)
+    self._no_tokens = np.zeros((slots, limit), np.int32)
+
+  def settings(self, requests: Sequence[request_lib.Request], at: Sequence[int]
+               ) -> decode.Settings:
+    """The requests' settings in rows `at` of S; key_SK is filled in on the device."""
+    def column(dtype, fill, get, *shape):
+      out = np.full((self.slots, *shape), fill, dtype)
+      for row, r in zip(at, requests):
+        out[row] = get(r)
+      return out
+    K = jax.random.key_data(jax.random.key(0)).shape[-1]
+    Q, W = request_lib.STOP_SEQUENCES, request_lib.STOP_LENGTH
+    masked = any(r.allowed is not None for r in requests)
+    return decode.Settings(
+        key_SK=np.zeros((self.slots, K), np.uint32),
+        temperature_S=column(np.float32, 1.0, lambda r: 1.0 if r.greedy else r.temperature),
+        top_k_S=column(np.int32, 0, lambda r: r.top_k),
+        top_p_S=column(np.float32, 1.0, lambda r: r.top_p),
+        min_p_S=column(np.float32, 0.0, lambda r: r.min_p),
+        greedy_S=column(bool, True, lambda r: r.greedy),
+        limit_S=column(np.int32, 0, lambda r: r.max_tokens),
+        forced_S=column(np.int32, 0, lambda r: len(r.forced)),
+        stop_SE=column(np.int32, -1, self._stops, request_lib.STOP_IDS),
+        stop_SQW=column(np.int32, -1, _sequences, Q, W),
+        allowed_SM=column(np.uint32, 0, self._mask, self.words) if masked else self._no_mask,
+        masked_S=column(bool, False, lambda r: r.allowed is not None))
+
+  def _stops(self, r):
+    ids = sorted({*self.stop_ids, *r.stop_ids})
+    return ids + [-1] * (request_lib.STOP_IDS - len(ids))
+
+  def _mask(self, r):
+    out = np.zeros(self.words, np.uint32)
+    if r.allowed is not None:
+      ids = np.asarray(r.allowed, np.uint32)
+      np.bitwise_or.at(out, ids // 32, np.uint32(1) << (ids % 32))
+    return out
+
+  def write(self, requests: Sequence[request_lib.Request], seats: Sequence[Seat], bucket: int, *,
+            extend: bool) -> Orders:
+    """Orders for these seats, whose tokens fit the bucket."""
+    S, n = self.slots, self.per_device
+    tokens = np.zeros((S, bucket), np.int32)
+    length, rows, count = np.ones(S, np.int32), np.zeros(self.devices, np.int32), []
+    slot, row, source = np.full(S, n, np.int32), np.zeros(S, np.int32), np.full(S, -1, np.int32)
+    context, seed = np.zeros(S, np.int32), np.zeros((S, 2), np.uint32)
+    if extend:
+      length[:], source[:] = 0, 0
+    ordered, at = [], []
+    for device in range(self.devices):
+      mine = [s for s in seats if s.slot // n == device]
+      named = {}
+      if not extend:  # new prompts first, those of one row side by side; then copies
+        for s in mine:
+          if s.source < 0:
+            named.setdefault(s.tokens.tobytes(), len(named))
+        mine.sort(key=lambda s: (s.source >= 0, named.get(s.tokens.tobytes(), 0)))
+      for a, s in enumerate(mine, device * n):
+        r = a - device * n if extend else named.get(s.tokens.tobytes(), 0)
+        if extend or s.source < 0:
+          tokens[device * n + r, :len(s.tokens)] = s.tokens
+          length[device * n + r] = len(s.tokens)
+        slot[a], row[a], context[a] = s.slot % n, r, s.start + len(s.tokens)
+        source[a] = s.source % n if s.source >= 0 else -1
+        seed[a] = requests[s.index].seed
+        ordered.append(requests[s.index])
+        at.append(a)
+      count.append(len(mine))
+      rows[device] = len(mine) if extend else len(named)
+    forced = self._no_tokens
+    if any(len(r.forced) for r in ordered):
+      forced = np.zeros((S, self.limit), np.int32)
+      for a, r in zip(at, ordered):
+        forced[a, :len(r.forced)] = r.forced
+    return Orders(
+        tokens_RP=tokens, length_R=length, rows_1=rows, slot_A=slot, row_A=row, source_A=source,
+        count_1=np.asarray(count, np.int32), context_A=context, seed_A2=seed,
+        settings=self.settings(ordered, at), tokens_AT=forced)
+
+
+def _sequences(r):
+  Q, W = request_lib.STOP_SEQUENCES, request_lib.STOP_LENGTH
+  out = np.full((Q, W), -1, np.int32)
+  for q, sequence in enumerate(r.stop_sequences):
+    out[q, W - len(sequence):] = sequence
+  return out
