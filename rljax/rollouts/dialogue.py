@@ -5,6 +5,7 @@ decoded once per turn. What others say is encoded once, cut to its limits, and n
 """
 
 import bisect
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,16 @@ from rljax.rollouts import single_turn
 
 _TOO_LONG = "the first observation does not fit limits.prompt"
 EOS, STRING, CUT = "eos", "string", "cut"  # how a turn ended: end token, stop string, token limit
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+  """A turn that was not sampled, in the place of a sampler's completion: for demonstrations."""
+
+  tokens: np.ndarray
+  status: str = types.STOP
+  logp: None = None
+  raw_logp: None = None
 
 
 class Dialogue:

@@ -2,11 +2,8 @@
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
-
-import numpy as np
 
 from rljax import config, rng, types
 from rljax.envs import base
@@ -88,14 +85,6 @@ def demonstrations(samplers: Mapping, tasks: Sequence[types.Task], key, *, env: 
                     observation_tokens=observation_tokens, message=message)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Said:
-  tokens: np.ndarray
-  status: str
-  logp: None = None
-  raw_logp: None = None
-
-
 class _Shown:
   """In a sampler's place: says what the tasks demonstrate, the n-th turn in its n-th call."""
 
@@ -117,7 +106,7 @@ class _Shown:
     text = turns[self._call - 1]
     whole = text.endswith(self._stop) if self._stop else False
     tokens = self.tokenizer.encode(text) if whole else self.tokenizer.response(text)
-    return _Said(tokens[:most], types.STOP if len(tokens) <= most else types.LENGTH)
+    return dialogue.Said(tokens[:most], types.STOP if len(tokens) <= most else types.LENGTH)
 
 
 class _Run:

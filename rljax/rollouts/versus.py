@@ -64,13 +64,40 @@ def versus(samplers: Mapping, tasks: Sequence[types.Task], key, *, env: base.Env
   return [e for game in games for e in game.episodes() if not record or e.info["role"] in record]
 
 
+def demonstrations(samplers: Mapping, tasks: Sequence[types.Task], key, *, env: base.Env,
+                   player: Callable, role: str = "policy", end_token: bool = False,
+                   max_turns: int = 50) -> list[types.Episode]:
+  """Games of a scripted player against itself, shown from one seat each: for supervised training.
+
+  One episode per task; the seat is its place in the list modulo the players. Nothing is sampled.
+
+  Args:
+    player: leaf of `(env, state, generator) -> text`.
+    end_token: a turn ends with the end token, as one does that is not cut by `turn_tokens`.
+  """
+  seeds = rng.integers(rng.fold(key, "environment"), [(rng.number(t.id), 0) for t in tasks])
+  episodes = []
+  for n, (task, seed) in enumerate(zip(tasks, seeds)):
+    seats = [player] * env.players
+    seats[n % env.players] = role
+    game = _Game(env, task, tuple(seats), seed, samplers, n, n, 0, 0, False, max_turns)
+    while game.next_role():
+      speaker, tokenizer = game.dialogues[game.seat], samplers[role].tokenizer
+      text = player(env, game.state, rng.host(seed, "shown", game.left))
+      speaker.say(dialogue.Said(tokenizer.response(text) if end_token else tokenizer.encode(text)),
+                  ())
+      game.step(text)
+    episodes += game.episodes()
+  return episodes
+
+
 class _Game:
   """One game: a dialogue per seat that a role plays."""
 
   def __init__(self, env, task, seats, seed, samplers, number, group, sample, limit, message,
                max_turns):
     self.env, self.seats, self.number, self._seed = env, seats, number, seed
-    self._limit, self._message, self._left = limit, message, max_turns
+    self._limit, self._message, self.left = limit, message, max_turns
     self.returns, self.status, self.info = [0.0] * len(seats), "", {}
     self.dialogues = {s: dialogue.Dialogue(samplers[role], task, sample=sample, group=group)
                       for s, role in enumerate(seats) if not callable(role)}
@@ -105,26 +132,26 @@ class _Game:
     speaker.read(self._observation, limit=self._limit, message=self._message)
     if speaker.status == types.ERROR:
       self.status, self.info["error"] = types.ERROR, speaker.info["error"]
-    elif speaker.status or not speaker.left["response"] or not self._left:
+    elif speaker.status or not speaker.left["response"] or not self.left:
       self.status = types.LENGTH
     return "" if self.status else player
 
   def _scripted(self, player):
-    generator = rng.host(self._seed, "scripted", self._left)
+    generator = rng.host(self._seed, "scripted", self.left)
     self._move(player(self.env, self.state, generator))
 
   def step(self, text):
     self._try(self._move, text)
 
   def _move(self, text):
-    self._left -= 1
+    self.left -= 1
     self.state, self._observation, done, info = self.env.step(self.state, text)
     for seat, reward in enumerate(info.get("reward", ())):
       self.returns[seat] += float(reward)
     self.info.update({k: v for k, v in info.items() if k != "reward"})
     if done:
       self.status = types.STOP
-    elif self._left <= 0:
+    elif self.left <= 0:
       self.status = types.LENGTH
 
   def episodes(self):

@@ -138,3 +138,20 @@ def test_uniform_play_by_rollouts_agrees_with_the_exact_value():
   episodes, _ = run(reply, group_size=800)
   first = np.array([e.info["return"] for e in episodes if e.info["seat"] == 0])
   assert abs(np.mean(first == 1) - 0.5849) < 0.06 and abs(np.mean(first == 0) - 0.1270) < 0.04
+
+
+def test_demonstrations_show_a_scripted_player_from_either_seat():
+  sampler = fake.Sampler(None)
+  tasks = list(games.tasks(name="t", size=6))
+  env = games.play(name="tictactoe")
+  episodes = versus.demonstrations({"policy": sampler}, tasks, KEY, env=env, player=games.uniform)
+  assert [e.info["seat"] for e in episodes] == [0, 1] * 3 and not sampler.calls
+  assert [e.group for e in episodes] == list(range(6))
+  for e in episodes:
+    said = [t for t in e.turns if t.role == "assistant"]
+    assert all(len(t.tokens) == 1 and t.logp is None for t in said)
+    assert e.info["foul"] == -1 and e.status == types.STOP and len(said) >= 2
+  assert len({e.turns[0].text + e.response for e in episodes}) > 4
+  ended = versus.demonstrations({"policy": sampler}, tasks[:1], KEY, env=env, player=games.uniform,
+                                end_token=True)
+  assert ended[0].turns[1].tokens[-1] == 1 and len(ended[0].turns[1].tokens) == 2
