@@ -180,13 +180,14 @@ def verdict(claims: Sequence[papers.Claim], results: Sequence[Mapping]) -> str:
 
 
 def rule(claim: papers.Claim) -> str:
-  """The relation as text: "full end - rft end > 0.02 (eval/test/pass_at_1)"."""
-  def name(side):
-    return f"{side.arm} {side.at}" if isinstance(side, papers.Side) else f"{side:g}"
-  left, right = claim.left, claim.right
-  metric = left.metric
-  if isinstance(right, papers.Side) and right.metric != left.metric:
-    metric = f"{left.metric}; {right.metric}"
-  bound = {">": f"> {claim.margin:g}", "<": f"< {-claim.margin:g}",
-           "within": f"within ±{claim.margin:g}"}[claim.relation]
-  return f"{name(left)} - {name(right)} {bound} [{metric}]"
+  """The relation as text: "full end - rft end > 0.02 [eval/test/pass_at_1]"."""
+  left, right, margin = claim.left, claim.right, claim.margin
+  if isinstance(right, papers.Side):
+    shown = f"{left.arm} {left.at} - {right.arm} {right.at}"
+    metric = left.metric if right.metric == left.metric else f"{left.metric}; {right.metric}"
+    number = 0.0
+  else:
+    shown, metric, number = f"{left.arm} {left.at}", left.metric, right
+  bound = {">": f"> {number + margin:g}", "<": f"< {number - margin + 0.0:g}",
+           "within": f"within {number:g} ± {margin:g}"}[claim.relation]
+  return f"{shown} {bound} [{metric}]"

@@ -1,7 +1,6 @@
 """Reductions, the bootstrap and verdicts by hand, and per-problem intervals for one seed."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -109,5 +108,11 @@ def test_verdicts():
 def test_a_metric_that_was_never_logged_is_told_with_the_nearest():
   with pytest.raises(config_lib.ConfigError, match="did you mean 'eval/test/pass_at_1'"):
     run(0.1).series("eval/tests/pass_at_1")
-  assert json.dumps(measure.rule(claim("<", 0.02, right="rft")))[1:-1] == (
-      "full end - rft end < -0.02 [eval/test/pass_at_1]")
+
+
+@pytest.mark.parametrize("args, text", [
+    (("<", 0.02, "rft"), "full end - rft end < -0.02"), ((">", 0.0, "rft"), "full end - rft end > 0"),
+    ((">", 0.05, 0.5), "full end > 0.55"), (("<", 0.0, 0.0), "full end < 0"),
+    (("within", 0.1, 0.4), "full end within 0.4 ± 0.1")])
+def test_rules_in_words(args, text):
+  assert measure.rule(claim(*args)) == f"{text} [eval/test/pass_at_1]"
