@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from rljax import advantages
+from rljax import advantages, types
 from rljax.data import pairs
 
 
@@ -31,7 +31,7 @@ def baselines(*, by: tuple[str, ...] = ("game", "seat"), decay: float = 0.95,
   """A moving average of the score per key, in the column baseline_B (`advantages.baseline`).
 
   SPIRAL's role-conditioned advantage estimation, https://arxiv.org/abs/2506.24119. An episode in
-  which the policy said nothing, or whose score is NaN, leaves the averages alone.
+  which the policy said nothing, that failed, or whose score is NaN, leaves the averages alone.
 
   Args:
     by: entries of `Episode.info` that make the key; () keeps one baseline for all.
@@ -40,7 +40,8 @@ def baselines(*, by: tuple[str, ...] = ("game", "seat"), decay: float = 0.95,
   """
   def update(state, episodes):
     keys = ["/".join(str(e.info.get(name, "")) for name in by) for e in episodes]
-    values = [e.scores.get(score, math.nan) if e.num_actions else math.nan for e in episodes]
+    counts = lambda e: e.num_actions and e.status != types.ERROR
+    values = [e.scores.get(score, math.nan) if counts(e) else math.nan for e in episodes]
     columns, state = advantages.ema_baselines(
         state, keys, values, decay=decay, start=start, update_first=update_first)
     return state, [pairs.with_columns(e, baseline_B=b) for e, b in zip(episodes, columns)]

@@ -1,11 +1,14 @@
 """Self-play through the whole loop: sampler equals trainer, baselines survive a kill."""
 
 import json
+import types as types_lib
 
 import jax
 import numpy as np
+import pytest
 
 from rljax import config as config_lib
+from rljax import types
 from rljax.train import loop
 
 CONFIG = "tests/rollouts/selfplay_config.py"
@@ -31,3 +34,22 @@ def test_selfplay_resumes_bit_for_bit_with_its_baselines(tmp_path):
             if p.read_text().startswith("{") and "memories" in p.read_text()]
   assert states and set(states[0]) == {"patient/0", "patient/1"}
   assert all(v != 0.0 for v in states[0].values())
+
+
+def test_an_update_may_read_one_roles_episodes(monkeypatch):
+  class Collated(Exception):
+    pass
+
+  def collate(episodes, **_):
+    raise Collated([e.info.get("role") for e in episodes])
+  monkeypatch.setattr(loop.collate, "collate", collate)
+  task = types.Task("t", "")
+  episodes = [types.Episode(task, (), info=i) for i in ({"role": "a"}, {"role": "b"}, {})]
+  space = types_lib.SimpleNamespace
+  runner = object.__new__(loop.Loop)
+  runner.r = space(roles=space(owner=lambda name: name), tokenizer=space(pad_id=0))
+  for speaker, read in (("a", ["a"]), ("policy", [None]), ("", ["a", "b", None])):
+    update = space(role="policy", speaker=speaker, shapes=None, discount=1.0)
+    with pytest.raises(Collated) as caught:
+      runner._update(0, "policy", update, episodes)
+    assert caught.value.args[0] == read

@@ -128,6 +128,8 @@ def test_an_episode_that_says_nothing_moves_no_baseline():
   m = memory.baselines(by=("seat",), decay=0.0)
   scored = [dataclasses.replace(e, scores={"reward": 1.0}) for e in (x, o)]
   assert m.update({}, scored)[0] == {"0": 1.0, "1": 0.0}
+  failed = [dataclasses.replace(e, status=types.ERROR) for e in scored]
+  assert m.update({}, failed)[0] == {"0": 0.0, "1": 0.0}
 
 
 def test_uniform_play_by_rollouts_agrees_with_the_exact_value():
