@@ -32,9 +32,15 @@ def _main(args, parser):
   if args.list:
     print(index.listing(results))
   elif args.all:
+    failures = []
     for slug in papers.slugs():
-      _reproduce(papers.load(slug), args, results)
+      try:
+        _reproduce(papers.load(slug), args, results)
+      except ConfigError as e:  # the other papers are still worth running
+        failures.append(f"{slug}: {e}")
     print(index.listing(results))
+    if failures:
+      raise ConfigError("\n".join(failures))
   elif args.slug:
     _reproduce(papers.load(args.slug), args, results)
   else:

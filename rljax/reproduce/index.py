@@ -39,7 +39,11 @@ def listing(results: pathlib.Path) -> str:
   """A line per paper: category, verdict, relations that hold, last run, cost."""
   rows = [("paper", "category", "verdict", "relations", "last run", "cost")]
   for slug in papers.slugs():
-    paper, record = papers.load(slug), newest(slug, results)
+    try:
+      paper, record = papers.load(slug), newest(slug, results)
+    except config_lib.ConfigError as e:
+      rows.append((slug, "", f"cannot be read: {e}", "", "", ""))
+      continue
     if record is None:
       rows.append((slug, paper.category, "not run yet", "", "", ""))
       continue

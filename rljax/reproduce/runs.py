@@ -68,15 +68,16 @@ def plan(paper: papers.Paper, folder: pathlib.Path, arms: Sequence[str], seeds: 
 
 
 def run_all(jobs: Sequence[Job], *, at_once: int = 1, stream=None) -> None:
-  """Runs what is not done yet, `at_once` processes at a time.
+  """Runs what is not done yet, `at_once` processes at a time; a failure does not stop the others.
 
   Raises:
-    ConfigError: a run failed; the message holds the end of its log.
+    ConfigError: at the end, if runs failed; the message holds the end of their logs.
   """
   stream = stream or sys.stderr
   waiting = [j for j in jobs if j.result() is None]
   display = _Display(len(jobs), len(jobs) - len(waiting), stream)
   active: dict[Job, _Process] = {}
+  failures = []
   try:
     while waiting or active:
       while waiting and len(active) < at_once:
@@ -84,8 +85,10 @@ def run_all(jobs: Sequence[Job], *, at_once: int = 1, stream=None) -> None:
         if job.result() is None:  # an earlier process may have finished it meanwhile
           active[job] = _Process(job, stream)
       for job, process in list(active.items()):
-        if process.poll():
-          display.finished(job, process.seconds())
+        if process.ended():
+          failure = process.failure()
+          failures += [failure] if failure else []
+          display.finished(job, "failed" if failure else duration(process.seconds()))
           del active[job]
       display.show(active, waiting)
       time.sleep(0.5)
@@ -93,6 +96,9 @@ def run_all(jobs: Sequence[Job], *, at_once: int = 1, stream=None) -> None:
     for process in active.values():
       process.stop()
     display.close()
+  if failures:
+    raise ConfigError(f"{len(failures)} of {len(jobs)} runs failed; the same command tries them "
+                      "again:\n" + "\n".join(failures))
 
 
 class _Process:
@@ -116,21 +122,17 @@ class _Process:
         job.command(), stdout=self._log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         env=env, pass_fds=[self._lock.fileno()])  # the child keeps the lock if this process dies
 
-  def poll(self) -> bool:
-    """Whether it has ended.
+  def ended(self) -> bool:
+    return self._child.poll() is not None
 
-    Raises:
-      ConfigError: it failed.
-    """
-    code = self._child.poll()
-    if code is None:
-      return False
+  def failure(self) -> str:
+    """Of a process that ended: what went wrong, with the end of its log; "" if nothing did."""
     self._close()
-    if self.job.result() is None:
-      tail = (self.job.workdir / "log.txt").read_text(errors="replace").strip().splitlines()[-5:]
-      raise ConfigError(f"{self.job.label} ended with code {code} ({self.job.workdir}/log.txt):\n  "
-                        + "\n  ".join(tail))
-    return True
+    if self.job.result() is not None:
+      return ""
+    tail = (self.job.workdir / "log.txt").read_text(errors="replace").strip().splitlines()[-5:]
+    return (f"{self.job.label} ended with code {self._child.returncode} "
+            f"({self.job.workdir}/log.txt):\n  " + "\n  ".join(tail))
 
   def seconds(self) -> float:
     return time.monotonic() - self._began
@@ -159,9 +161,9 @@ class _Display:
     if cached:
       stream.write(f"{cached} of {total} runs are done already\n")
 
-  def finished(self, job: Job, seconds: float) -> None:
+  def finished(self, job: Job, how: str) -> None:
     self._done += 1
-    self._line(f"[{self._cached + self._done}/{self._total}] {job.label}: {duration(seconds)}")
+    self._line(f"[{self._cached + self._done}/{self._total}] {job.label}: {how}")
     self._stream.write("\n")
     self._width = 0
 

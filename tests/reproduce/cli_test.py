@@ -97,7 +97,20 @@ def test_errors_are_one_sentence(place, capsys, monkeypatch):
   monkeypatch.setenv("RLJAX_STUB", "fails")
   assert reproduce(place, "tiny") == 2
   err = capsys.readouterr().err
-  assert "full seed 0 ended with code 1" in err and "this trainer fails" in err
+  assert "4 of 4 runs failed" in err and "this trainer fails" in err
+  assert "full seed 0 ended with code 1" in err and "low seed 1 ended with code 1" in err
+
+
+def test_one_failing_run_or_paper_does_not_stop_the_others(place, capsys, monkeypatch):
+  monkeypatch.setenv("RLJAX_STUB", "fails low")
+  assert reproduce(place, "tiny", "--seeds", "1") == 2
+  assert "1 of 2 runs failed" in capsys.readouterr().err
+  monkeypatch.delenv("RLJAX_STUB")
+  (place / "papers/broken.py").write_text("PAPER = {}")
+  assert reproduce(place, "--all") == 2
+  out, err = capsys.readouterr()
+  assert "broken: " in err and "has no CLAIMS" in err and "1 of 4 runs are done already" in err
+  assert (place / "records/tiny.md").exists()
 
 
 @pytest.mark.parametrize("change, message", [

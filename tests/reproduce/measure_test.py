@@ -111,7 +111,8 @@ def test_a_metric_that_was_never_logged_is_told_with_the_nearest():
 
 
 @pytest.mark.parametrize("args, text", [
-    (("<", 0.02, "rft"), "full end - rft end < -0.02"), ((">", 0.0, "rft"), "full end - rft end > 0"),
+    (("<", 0.02, "rft"), "full end - rft end < -0.02"),
+    ((">", 0.0, "rft"), "full end - rft end > 0"),
     ((">", 0.05, 0.5), "full end > 0.55"), (("<", 0.0, 0.0), "full end < 0"),
     (("within", 0.1, 0.4), "full end within 0.4 ± 0.1")])
 def test_rules_in_words(args, text):
