@@ -24,7 +24,7 @@ def views(split, size, **kwargs):
 
 def base(bias):
   return fn("rljax.train.base:trained", tasks=views("train", 20000, bias=bias, noise=0.45),
-            skill=views("test", 250), noise=0.0, steps=1000, rows=128, at_least=0.4, at_most=0.6)
+            skill=views("test", 250), noise=0.0, steps=1000, rows=128, at_least=0.3, at_most=0.6)
 
 
 def get_config():

@@ -41,8 +41,8 @@ def get_config():
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=64, layers=2, heads=4,
                             activation="relu", scan=False)
   c.roles.policy.init = fn("rljax.train.base:trained", tasks=chain("train", 20000),
-                           skill=chain("test", 300), noise=0.0, steps=450, rows=64, at_least=0.1,
-                           at_most=0.5)
+                           skill=chain("test", 300), noise=0.0, steps=450, rows=64, at_least=0.05,
+                           at_most=0.7)
   c.updates.policy = recipes.update(
       advantage=fn("rljax.advantages:leave_one_out"),
       objective=fn("rljax.objectives.likelihood:reference", form="logprob"),

@@ -45,7 +45,7 @@ def get_config():
                             activation="relu", scan=False)
   c.roles.policy.init = fn("rljax.train.base:trained", tasks=READ, skill=judged(DIRTY), noise=0.0,
                            limits={"prompt": 18, "response": 27}, steps=1500, rows=64,
-                           at_least=0.3, at_most=0.6)
+                           at_least=0.2, at_most=0.7)
   c.updates.policy.epochs, c.updates.policy.minibatches = 2, 2
   c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=5e-4, warmup=5)
   c.eval.samples, c.eval.every = 8, 50
