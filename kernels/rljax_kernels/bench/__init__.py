@@ -1,0 +1,1 @@
+"""`python -m rljax_kernels.bench`: time and memory of every kernel beside its reference."""
