@@ -6,8 +6,8 @@
 With bubblewrap (a Debian and Ubuntu package of that name) a program sees a read-only system, an
 empty `/work` and `/tmp` in memory, no network, no process but its own and none of our environment;
 it is no root, and everything it started dies with it. Without bubblewrap only resource limits hold:
-such a program can read files and use the network. `sandbox="auto"` then says so once in the log,
-`sandbox="required"` refuses to run at all.
+such a program can read files and use the network, and if we are root it can do anything, its own
+verdict included. `sandbox="auto"` then says so once in the log, `sandbox="required"` refuses.
 
 Programs get the standard library of the Python that runs us and nothing from site-packages.
 """

@@ -50,12 +50,14 @@ _ALIASES = {
     "hour": "h", "hr": "h", "minute": "min", "second": "s", "sec": "s", "liter": "l", "litre": "l",
     "pound": "lb", "ounce": "oz", "sq": "square", "degree": "deg", "unit": "", "dollar": "$",
     "usd": "$", "buck": "$"}
+ROW = "\x1e"  # stands for the end of a matrix's row
 DEGREE, DOLLAR, PERCENT = "deg", "$", "%"
 
 
 def normalise(text: str) -> str:
   """One spelling: ASCII and short LaTeX, without layout, thousands separators or a final stop."""
-  text = text.strip().translate(_SYMBOLS).replace("\\%", "%").replace("\\$", "USD ")
+  text = text.strip().translate(_SYMBOLS).replace("\\\\", ROW)
+  text = text.replace("\\%", "%").replace("\\$", "USD ")
   text = text.replace("{,}", ",").replace(",\\!", ",")
   text = text.replace("$", "USD " if _is_price(text) else "")
   text = _DROPPED.sub("", text).replace("\\ ", " ").replace("~", " ")
@@ -68,7 +70,8 @@ def normalise(text: str) -> str:
   text = _SHORT_ROOT.sub(r"\\sqrt{\1}", text)
   text = _SHORT_FRAC.sub(lambda m: "\\frac" + _braced(m[1]) + _braced(m[2]), text)
   text = _THOUSANDS.sub(lambda m: m[1] + m[2].replace(",", ""), text)
-  text = re.sub(r"\s+", " ", text).strip()
+  text = re.sub(r"[ \t\n\r]+", " ", text).strip()
+  text = re.sub(r"\\log_([0-9a-z]) ?([0-9a-z]+)", r"\\log_{\1}(\2)", text)
   text = re.sub(r"^[A-Za-z] ?\\in(?![a-z]) ?", "", text)
   return text[:-1].strip() if text.endswith(".") else text
 

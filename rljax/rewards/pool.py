@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 CHUNK = 32  # samples a worker is given at a time
@@ -56,7 +56,7 @@ class Pool:
     """judge(*item, **kwargs) for each item, in order.
 
     Args:
-      judge: "module:function" or "path/file.py:function"; see `name_of`.
+      judge: "module:function" or "path/file.py:function".
       items: arguments, picklable.
       deadline: seconds for one item. until: time.monotonic() when all must be back.
 
@@ -93,20 +93,6 @@ def shared() -> Pool:
   pool = Pool()
   atexit.register(pool.close)
   return pool
-
-
-def name_of(function: Callable) -> str:
-  """The name under which a worker finds a function of a module or of a file.
-
-  Raises:
-    ValueError: a lambda, a method, or a function inside another.
-  """
-  if "." in function.__qualname__ or "<" in function.__qualname__:
-    raise ValueError(f"{function.__qualname__} is not a function of a module")
-  module = function.__module__
-  if module in sys.modules and not module.startswith("rljax_file_"):
-    return f"{module}:{function.__name__}"
-  return f"{os.path.abspath(function.__code__.co_filename)}:{function.__name__}"
 
 
 class _Worker:

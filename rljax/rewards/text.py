@@ -1,19 +1,26 @@
 """Rewards that read only the text of the response."""
 
 import functools
+import math
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from rljax import config
+from rljax.rewards import pool, run
 from rljax.types import Episode
 
 
-def format_match(episodes: Sequence[Episode], ctx, *, pattern: str) -> np.ndarray:
+def format_match(episodes: Sequence[Episode], ctx, *, pattern: str, deadline: float = 2.0
+                 ) -> np.ndarray:
   """1 where the whole response matches the regular expression, else 0; "." matches newlines too.
 
-  Python's engine backtracks: nested repeats such as "(a+)+" can take exponential time.
+  Python's engine backtracks: nested repeats such as "(a+)+" can take exponential time on hostile
+  text, and nothing can interrupt them. So responses are matched in the pool.
+
+  Args:
+    deadline: seconds for one response; a late one is NaN ("sample_timeout").
 
   Returns:
     float32 [B].
@@ -21,9 +28,18 @@ def format_match(episodes: Sequence[Episode], ctx, *, pattern: str) -> np.ndarra
   Raises:
     ConfigError: `pattern` is not a regular expression.
   """
-  del ctx  # needs no model
-  compiled = _compile(pattern)
-  return np.array([compiled.fullmatch(e.response) is not None for e in episodes], np.float32)
+  _compile(pattern)
+  until = math.inf if ctx is None else ctx.until
+  found = pool.shared().map("rljax.rewards.text:matches", [(e.response,) for e in episodes],
+                            deadline=deadline, until=until, pattern=pattern)
+  late = [o.error for o in found if o.status != "ok"]
+  run.count(ctx, "sample_timeout", len(late), why=f"format_match: {late[0]}" if late else "")
+  return np.array([o.value if o.status == "ok" else math.nan for o in found], np.float32)
+
+
+def matches(text: str, *, pattern: str) -> bool:
+  """Whether the whole text matches."""
+  return _compile(pattern).fullmatch(text) is not None
 
 
 @functools.cache

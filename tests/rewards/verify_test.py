@@ -186,5 +186,9 @@ def test_format_match():
   np.testing.assert_array_equal(
       text_rewards.format_match(episodes, None, pattern=pattern), np.float32([1, 0, 0]))
   assert text_rewards.format_match([], None, pattern="a").shape == (0,)
+  ctx = run.Context(step=0, seed=0, tokenizer=None)
+  hang = [episode(0, "a" * 40), episode(0, "b")]
+  out = text_rewards.format_match(hang, ctx, pattern="(a+)+b|b", deadline=0.5)
+  assert math.isnan(out[0]) and out[1] == 1 and ctx.faults == {"sample_timeout": 1}
   with pytest.raises(config.ConfigError, match="is not a regular expression"):
     text_rewards.format_match(episodes, None, pattern="(")

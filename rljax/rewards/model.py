@@ -1,0 +1,59 @@
+"""A reward model: a role with a scalar head, asked through `ctx.value`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rljax import config
+from rljax.rewards import run
+from rljax.types import Episode
+
+
+def score(episodes: Sequence[Episode], ctx: run.Context, *, role: str = "reward_model",
+          template: str = "", answer_only: str = "") -> np.ndarray:
+  """The scalar head's value at the last token of prompt and response.
+
+  `ctx.value(role, [int32 ids of one text, ...])` gives one number per text.
+
+  Args:
+    role: a role whose model has a scalar head.
+    template: how the role reads an episode, with the fields {prompt} and {response}; it is encoded
+      by the run's tokenizer. "" = the very tokens of the episode, end token included.
+    answer_only: with a template, {response} is what follows the last occurrence of this text; a
+      response without it scores NaN ("no_answer_part").
+
+  Returns:
+    float64 [B]; NaN also where the text does not fit the role's model ("too_long").
+
+  Raises:
+    ConfigError: the run has no such role with a scalar head; `answer_only` without a template.
+  """
+  if ctx.value is None:
+    raise config.ConfigError(f"reward model {role!r}: no role of this run has a scalar head")
+  if answer_only and not template:
+    raise config.ConfigError("rewards.model:score: answer_only needs a template")
+  out = np.full(len(episodes), np.nan)
+  texts, rows = [], []
+  for i, e in enumerate(episodes):
+    ids = _ids(e, ctx, template, answer_only)
+    if ids is None:
+      run.count(ctx, "no_answer_part")
+    else:
+      texts.append(ids)
+      rows.append(i)
+  if rows:
+    values = np.asarray(ctx.value(role, texts), np.float64)
+    run.count(ctx, "too_long", int(np.isnan(values).sum()))
+    out[rows] = values
+  return out
+
+
+def _ids(episode, ctx, template, answer_only):
+  if not template:
+    return np.concatenate([t.tokens for t in episode.turns])
+  before, mark, after = episode.response.rpartition(answer_only) if answer_only else (
+      "", "x", episode.response)
+  if not mark:
+    return None
+  prompt = "".join(t.text for t in episode.turns if t.role != "assistant")
+  return ctx.tokenizer.encode(template.format(prompt=prompt, response=after))
