@@ -60,8 +60,8 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
     fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if this process is killed
     params, result = _train_or_load(config, folder)
   skill = result["eval"]["after"]["pass_at_1"]
-  print(f"base model: pass@1 {skill:.3f} after {result['steps']} supervised steps on "
-        f"demonstrations of which {noise:.0%} are wrong")
+  shown = "demonstrations" + ("" if rollout else f" of which {noise:.0%} are wrong")
+  print(f"base model: pass@1 {skill:.3f} after {result['steps']} supervised steps on {shown}")
   if not at_least <= skill <= at_most:
     raise ConfigError(
         f"the base model has pass@1 {skill:.3f}, wanted {at_least:g} to {at_most:g}; change "
