@@ -59,6 +59,7 @@ class Book:
     self.request: list[int | None] = [None] * slots
     self.keepers: list[set[Handle]] = [set() for _ in range(slots)]
     self.prompt: list[bytes | None] = [None] * slots  # at the start of the cache
+    self.holders: dict[bytes, set[int]] = {}  # the slots of a prompt
     self.read: list[np.ndarray | None] = [None] * slots  # all tokens before the response
     self._age = [0] * slots
     self._clock = itertools.count(1)
@@ -90,17 +91,32 @@ class Book:
     """The weights have changed: no cache is worth anything."""
     for slot in range(self.slots):
       self._evict(slot)
-      self.prompt[slot] = None
+      self._holds(slot, None)
 
   def _evict(self, slot):
     for handle in self.keepers[slot]:
       handle.slot = None
     self.keepers[slot].clear()
 
+  def _holds(self, slot, prompt):
+    """Notes what the slot's cache starts with."""
+    old = self.prompt[slot]
+    if old is not None:
+      self.holders[old].discard(slot)
+      if not self.holders[old]:
+        del self.holders[old]
+    self.prompt[slot] = prompt
+    if prompt is not None:
+      self.holders.setdefault(prompt, set()).add(slot)
+
   # --- seating ---
 
-  def free(self) -> list[int]:
-    return [s for s in range(self.slots) if self.request[s] is None and not self.keepers[s]]
+  def free(self) -> list[dict[int, None]]:
+    """Per device, the slots that nobody uses or keeps, in order."""
+    n = self.per_device
+    return [{s: None for s in range(first, first + n)
+             if self.request[s] is None and not self.keepers[s]}
+            for first in range(0, self.slots, n)]
 
   def make_room(self, wanted: Sequence[Handle]) -> bool:
     """Gives up the kept slot that was left alone longest; those of `wanted` handles come last."""
@@ -111,51 +127,49 @@ class Book:
     self._evict(min(kept, key=lambda s: (s in needed, self._age[s])))
     return True
 
-  def seat_parent(self, index: int, parent: Handle, tail: np.ndarray, free: list[int]
-                  ) -> Seat | None:
+  def seat_parent(self, index: int, parent: Handle, tail: np.ndarray,
+                  free: list[dict[int, None]]) -> Seat | None:
     """Goes on with a kept conversation: in its slot, or, where others keep that too, in a copy.
 
     None: no slot is free for the copy. Takes the slot from `free`.
     """
     source, start = parent.slot, parent.cached
-    if self.keepers[source] == {parent}:
-      slot = source
-    else:
-      near = [s for s in free if s // self.per_device == source // self.per_device]
+    slot = source
+    if self.keepers[source] != {parent}:
+      near = free[source // self.per_device]
       if not near:
         return None
-      slot = near[0]
-      free.remove(slot)
+      slot = next(iter(near))
+      del near[slot]
     tokens = np.concatenate([parent.tokens[start:], tail])
     self.release(parent)
-    self.request[slot], self.prompt[slot] = index, self.prompt[source]
-    self.read[slot] = np.concatenate([parent.tokens, tail])
+    self._holds(slot, self.prompt[source])
+    self.request[slot], self.read[slot] = index, np.concatenate([parent.tokens, tail])
     return Seat(index, slot, tokens, source, start)
 
-  def seat_fresh(self, index: int, prompt: np.ndarray, free: list[int], taken: set[int]) -> Seat:
+  def seat_fresh(self, index: int, prompt: np.ndarray, free: list[dict[int, None]],
+                 taken: set[int], share: bool = True) -> Seat:
     """Reads a prompt, or uses a slot that holds it already.
 
     Args:
       free: the slot is taken from here.
       taken: slots whose caches are about to be overwritten in this round.
+      share: whether the prompt may be copied from a slot that holds it.
     """
-    name = prompt.tobytes()
-    holders = [s for s in range(self.slots) if self.prompt[s] == name and s not in taken]
-    own = next((s for s in holders if s in free), None)
-    if own is not None:
-      slot = source = own
-    else:
-      devices = {s // self.per_device for s in holders}
-      devices |= {s // self.per_device for s in taken if self.prompt[s] == name}
-      near = [s for s in free if s // self.per_device in devices]
-      # A slot whose own prompt nobody waits for would be best; the emptiest device is good enough.
-      slot = near[0] if near else max(free, key=lambda s: (self._room(s, free), -s))
-      source = next((s for s in holders if s // self.per_device == slot // self.per_device), -1)
-    free.remove(slot)
+    name = prompt.tobytes() if share else None
+    same = self.holders.get(name, ())
+    device_of = lambda s: s // self.per_device
+    holders = sorted(s for s in same if s not in taken)
+    slot = next((s for s in holders if s in free[device_of(s)]), None)
+    source = -1 if slot is None else slot
+    if slot is None:
+      near = [d for d in sorted({device_of(s) for s in same}) if free[d]]
+      device = near[0] if near else max(range(len(free)), key=lambda d: (len(free[d]), -d))
+      slot = next(iter(free[device]))
+      source = next((s for s in holders if device_of(s) == device), -1)
+    del free[device_of(slot)][slot]
     if source != slot:
       taken.add(slot)
-    self.request[slot], self.prompt[slot], self.read[slot] = index, name, prompt
+    self._holds(slot, name)
+    self.request[slot], self.read[slot] = index, prompt
     return Seat(index, slot, prompt, source)
-
-  def _room(self, slot, free):
-    return sum(s // self.per_device == slot // self.per_device for s in free)

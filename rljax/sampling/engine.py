@@ -48,7 +48,7 @@ class Engine:
     policy: prefill, extend and logits (`rljax.models.policy`).
     stop_ids: token ids that end every response.
     slots: requests decoded together; a multiple of the devices along "data".
-    prompt_buckets: lengths that prompts are padded to; the largest is the limit.
+    prompt_buckets: lengths that prompts are padded to; a longer one is read in several calls.
     max_tokens: most tokens of a response.
     capacity: most tokens of a whole conversation; 0 = the largest bucket + max_tokens.
     alternatives: report so many of the likeliest tokens at every position.
@@ -69,6 +69,7 @@ class Engine:
     self.capacity = capacity or self.buckets[-1] + max_tokens
     self.segments = cache_lib.segments(max(self.capacity, self.buckets[-1]))
     self.mesh = mesh if mesh is not None and mesh.size > 1 else None
+    self._given_mesh = mesh
     self.devices = mesh.shape["data"] if self.mesh else 1
     if slots % self.devices:
       raise ValueError(f"{slots} slots do not split over {self.devices} devices")
@@ -99,8 +100,8 @@ class Engine:
     began, device = time.perf_counter(), self.stats.device_s
     params = self._hand_over(params)
     for i, r in enumerate(requests):
-      request_lib.check(i, r, vocab=self.policy.cfg.vocab, longest=self.buckets[-1],
-                        limit=self.max_tokens, capacity=self.capacity, stop_ids=self.stop_ids)
+      request_lib.check(i, r, vocab=self.policy.cfg.vocab, limit=self.max_tokens,
+                        capacity=self.capacity, stop_ids=self.stop_ids)
     try:
       done = self._serve(params, requests, key)
     except BaseException:
@@ -153,7 +154,8 @@ class Engine:
                               limit=self.max_tokens, alternatives=self.alternatives,
                               devices=self.devices)
     shape = jax.eval_shape(build, first)
-    specs = jax.tree.map(lambda _: rows, shape).replace(cache=jax.tree.map(
+    self._shape = shape
+    specs = self._specs = jax.tree.map(lambda _: rows, shape).replace(cache=jax.tree.map(
         lambda x: PartitionSpec(*[None] * cache_lib.row_axis(x), "data"), shape.cache))
     self._empty = jax.jit(lambda: build(first), out_shardings=(
         jax.tree.map(sharding, specs) if self.mesh else None))
@@ -174,8 +176,34 @@ class Engine:
     self._place = jax.jit(self.policy.unstack) if copies else lambda params: params
     self._rows, self._whole = sharding(rows), sharding(whole)
 
+  def programs(self, params: PyTree) -> dict[str, tuple]:
+    """Name -> (jitted function, its arguments as shapes): what runs, to be compiled ahead of time.
+
+    Args:
+      params: ShapeDtypeStructs with shardings, as the sampler holds them.
+    """
+    def shaped(tree, specs):
+      place = lambda spec: NamedSharding(self._given_mesh, spec) if self._given_mesh else None
+      return jax.tree.map(lambda x, spec: jax.ShapeDtypeStruct(
+          np.shape(x), x.dtype, sharding=place(spec)), tree, specs)
+    whole, rows = PartitionSpec(), PartitionSpec("data")
+    each = lambda tree, spec: shaped(tree, jax.tree.map(lambda _: spec, tree))
+    params = jax.eval_shape(self.policy.unstack, params) if not self.policy.cfg.scan else params
+    slots, n = shaped(self._shape, self._specs), each(np.int32(0), whole)
+    key = each(jax.eval_shape(lambda: jax.random.key(0)), whole)
+    out = {}
+    for bucket in self.buckets:
+      for name, call in (("prefill", self._prefill), ("extend", self._extend)):
+        orders = self._writer.write([], [], bucket, extend=name == "extend")
+        out[f"{name} {bucket}"] = call, (params, slots, each(orders, rows), key)
+    for window, end in enumerate(np.cumsum(self.segments), 1):
+      out[f"chunk {end}"] = self._chunks[window], (params, slots, n, n)
+    return out
+
   def _hand_over(self, params):
     """The weights as the sampler reads them; caches of other weights are forgotten."""
+    if self._slots is None:
+      self._slots = self._empty()
     one = jax.tree.leaves(params)[0]
     if one is not self._seen:  # every update makes new arrays
       self.book.forget()
@@ -183,7 +211,8 @@ class Engine:
     return self._params
 
   def _reset(self):
-    self._slots, self._seen, self._params = self._empty(), None, None
+    self._slots: slots_lib.Slots | None = None  # made when first needed
+    self._seen = self._params = None
     self.book = book_lib.Book(self.slots, self.devices)
 
   def _device(self, call, params, *args):
@@ -224,48 +253,49 @@ class Engine:
 
   def _seat(self, params, requests, queue, key, context):
     """Gives free slots to requests and reads their prompts."""
-    free, taken = self.book.free(), set()
-    fresh: dict[int, list[book_lib.Seat]] = {}
-    going_on: dict[int, list[book_lib.Seat]] = {}
+    free, taken, seats = self.book.free(), set(), []
     while queue:
-      i = queue[-1]
-      r = requests[i]
+      r = requests[queue[-1]]
       prompt = np.asarray(r.prompt, np.int32)
-      parent = r.parent
-      if parent is not None and parent.slot is not None and (
-          len(parent.tokens) - parent.cached + len(prompt) <= self.buckets[-1]):
-        seat = self.book.seat_parent(i, parent, prompt, free)
+      if r.parent is not None and r.parent.slot is not None:
+        seat = self.book.seat_parent(queue[-1], r.parent, prompt, free)
         if seat is None:
           break
-        going_on.setdefault(self._bucket(i, len(seat.tokens)), []).append(seat)
         if seat.slot != seat.source:
           taken.add(seat.slot)
       else:
-        if not free and not (fresh or going_on or self.book.live()):
-          self.book.make_room([requests[j].parent for j in queue if requests[j].parent])
+        if not any(free) and not self.book.live():
+          self.book.make_room([requests[i].parent for i in queue if requests[i].parent])
           free = self.book.free()
-        if not free:
+        if not any(free):
           break
-        if parent is not None:
-          prompt = np.concatenate([parent.tokens, prompt]).astype(np.int32)
-          self.book.release(parent)
+        if r.parent is not None:
+          prompt = np.concatenate([r.parent.tokens, prompt]).astype(np.int32)
           self.stats.reread += 1
-        bucket = self._bucket(i, len(prompt))
-        fresh.setdefault(bucket, []).append(self.book.seat_fresh(i, prompt, free, taken))
+        seat = self.book.seat_fresh(queue[-1], prompt, free, taken,
+                                    share=len(prompt) <= self.buckets[-1])
+      seats.append(seat)
       queue.pop()
-    for extend, seats in ((True, going_on), (False, fresh)):
-      for bucket, those in sorted(seats.items()):
-        orders = self._writer.write(requests, those, bucket, extend=extend)
-        self._device(self._extend if extend else self._prefill, params, orders, key)
-        for seat in those:
-          context[seat.slot] = seat.start + len(seat.tokens)
+    parts = [self._parts(seat) for seat in seats]
+    for depth in range(max(map(len, parts), default=0)):
+      calls: dict[tuple[bool, int], list[book_lib.Seat]] = {}
+      for part in (p[depth] for p in parts if len(p) > depth):
+        bucket = next(b for b in self.buckets if b >= len(part.tokens))
+        calls.setdefault((part.start == 0, bucket), []).append(part)
+      for (fresh, bucket), those in sorted(calls.items()):  # copies of kept slots are taken first
+        orders = self._writer.write(requests, those, bucket, extend=not fresh)
+        self._device(self._prefill if fresh else self._extend, params, orders, key)
+        for part in those:
+          context[part.slot] = part.start + len(part.tokens)
 
-  def _bucket(self, i, length):
-    for bucket in self.buckets:
-      if length <= bucket:
-        return bucket
-    raise ValueError(f"request {i}: {length} tokens must be read at once; the largest prompt "
-                     f"bucket has {self.buckets[-1]}")
+  def _parts(self, seat):
+    """What is longer than the largest bucket is read in several calls, one behind the other."""
+    most, out = self.buckets[-1], []
+    for at in range(0, max(len(seat.tokens), 1), most):
+      out.append(dataclasses.replace(
+          seat, tokens=seat.tokens[at:at + most], start=seat.start + at,
+          source=seat.source if at == 0 else seat.slot))
+    return out
 
   def _decode(self, params, requests, live, context, waiting):
     """Draws tokens in the live slots until it is worth looking again."""

@@ -78,13 +78,13 @@ def completion(arrays: dict[str, np.ndarray], row: int, length: int, stopped: bo
                     status=STOP if stopped else LENGTH, handle=handle)
 
 
-def check(i: int, r: Request, *, vocab: int, longest: int, limit: int, capacity: int,
+def check(i: int, r: Request, *, vocab: int, limit: int, capacity: int,
           stop_ids: Sequence[int]) -> None:
   """Raises ValueError for a request that cannot be served, before any device work.
 
   Args:
     i: number of the request, for the message.
-    longest: prompt tokens that can be read at once. limit: tokens of a response.
+    limit: tokens of a response.
     capacity: tokens of prompt and response in all.
   """
   def refuse(text):
@@ -92,8 +92,6 @@ def check(i: int, r: Request, *, vocab: int, longest: int, limit: int, capacity:
   size = len(r.prompt) + (len(r.parent.tokens) if r.parent else 0)
   if size < 1:
     refuse("an empty prompt; at least one token is needed")
-  if len(r.prompt) > longest:
-    refuse(f"prompt of {len(r.prompt)} tokens; 1 to {longest} fit")
   if not 1 <= r.max_tokens <= limit:
     refuse(f"max_tokens={r.max_tokens}; 1 to {limit} fit")
   if size + r.max_tokens > capacity:

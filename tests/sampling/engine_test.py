@@ -1,11 +1,13 @@
 """The sampler: exact distributions, exact log-probabilities, independence of scheduling."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax import types
+from rljax import testing, types
 from rljax.models import policy as policy_lib
 from rljax.models import transformer
 from rljax.sampling import engine as engine_lib
@@ -83,8 +85,8 @@ def test_seed_and_key_decide_the_tokens(params, engine):
 
 def test_frequencies_match_the_exact_distribution(params):
   """Chi-square of first tokens in each mode against the distribution computed by hand."""
-  prompt, n = np.array([2, 3, 4], np.int32), 2048
-  engine = engine_lib.Engine(POLICY, stop_ids=(EOS,), slots=n, prompt_buckets=(3,), max_tokens=1)
+  prompt, n = np.array([2, 3, 4], np.int32), 1024
+  engine = engine_lib.Engine(POLICY, stop_ids=(EOS,), slots=256, prompt_buckets=(3,), max_tokens=1)
   h = transformer.forward(CFG, params, jnp.asarray(prompt[None])).hidden
   z = np.asarray(POLICY.logits(params, h[0, -1:])[0], np.float64)
   for mode in ({}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.7}, {"min_p": 0.4}):
@@ -126,20 +128,202 @@ def test_limits_are_per_request(params, engine):
     assert len(c.tokens) <= 1 + i
 
 
-def test_settings_are_traced(params, engine):
-  from rljax import testing
-  engine.generate(params, requests(8), jax.random.key(0))
+def test_nothing_compiles_after_warm_up(params):
+  """200 calls with other prompts, lengths, limits, group sizes and settings each time."""
+  engine = engine_lib.Engine(POLICY, stop_ids=(EOS,), slots=8, prompt_buckets=(3, 6),
+                             max_tokens=6, capacity=16)
+  engine.warm_up(params, conversations=True)
+  key, rs = jax.random.key(0), np.random.default_rng(0)
   with testing.count_compilations() as c:
-    for settings in ({"temperature": 0.3}, {"top_k": 2}, {"max_tokens": 2}, {"greedy": True}):
-      engine.generate(params, requests(8, **settings), jax.random.key(1))
+    for call in range(200):
+      reqs = [engine_lib.Request(
+          rs.integers(2, 7, rs.integers(1, 7)).astype(np.int32), (call, i), int(rs.integers(1, 7)),
+          temperature=float(rs.uniform(0.2, 2)), top_k=int(rs.integers(0, 4)),
+          top_p=float(rs.uniform(0.3, 1)), min_p=float(rs.uniform(0, 0.3)),
+          greedy=bool(rs.integers(2)), allowed=[2, 3, EOS] if call % 3 == 0 else None,
+          keep=call % 5 == 0) for i in range(rs.integers(1, 12))]
+      done = engine.generate(params, reqs, key)
+      if call % 5 == 0:
+        engine.generate(params, [engine_lib.Request(
+            np.array([2], np.int32), (call, 0), 2, parent=c.handle) for c in done], key)
   assert c.count == 0
 
 
+def test_more_requests_than_slots_and_a_prompt_is_read_once_per_group(params, engine):
+  """Groups of five over eight slots, unequal lengths: as each request would be answered alone."""
+  prompts = [np.array(p, np.int32) for p in ([2, 3], [4, 5, 6], [2, 2, 3, 4, 5])]
+  reqs = [engine_lib.Request(p, (i, g), 6) for i, p in enumerate(prompts) for g in range(5)]
+  key = jax.random.key(3)
+  together = engine.generate(params, reqs, key)
+  for r, c in zip(reqs, together):
+    logp, _ = teacher_logp(params, r.prompt, c.tokens)
+    np.testing.assert_allclose(c.logp, logp, atol=1e-4)
+  for i in (0, 4, 7, 14):
+    np.testing.assert_array_equal(engine.generate(params, [reqs[i]], key)[0].tokens,
+                                  together[i].tokens)
+
+
+def test_known_limits_fill_the_slots(params):
+  """Longest first: with known geometric lengths at least nine slots of ten are busy."""
+  endless = {**params, "embed": params["embed"].at[EOS].set(-100 * jnp.sign(jnp.ones(16)))}
+  engine = engine_lib.Engine(POLICY, stop_ids=(), slots=8, prompt_buckets=(2,), max_tokens=32)
+  lengths = np.clip(np.random.default_rng(0).geometric(1 / 6, 64), 1, 32)
+  reqs = [engine_lib.Request(np.array([2, 3], np.int32), (i, 0), int(n))
+          for i, n in enumerate(lengths)]
+  done = engine.generate(endless, reqs, jax.random.key(0))
+  assert [len(c.tokens) for c in done] == lengths.tolist()
+  assert engine.stats.used == lengths.sum() == engine.stats.tokens
+  assert engine.stats.used / (engine.stats.steps * 8) > 0.9
+
+
+def test_weights_that_changed_end_what_is_remembered(params, engine):
+  """The same prompt under other weights is read again, not taken from a slot."""
+  req = [engine_lib.Request(np.array([2, 3, 4], np.int32), (0, 0), 6)]
+  engine.generate(params, req, jax.random.key(0))
+  other = jax.tree.map(lambda x: x * 1.3, params)
+  c = engine.generate(other, req, jax.random.key(0))[0]
+  np.testing.assert_allclose(c.logp, teacher_logp(other, req[0].prompt, c.tokens)[0], atol=1e-4)
+
+
+# --- settings of a request ---
+
+
+def test_allowed_tokens_and_a_forced_start(params, engine):
+  allowed, forced = [2, 5, EOS], [6, 4]
+  reqs = [engine_lib.Request(np.array([3], np.int32), (0, i), 6, allowed=allowed, forced=forced)
+          for i in range(12)]
+  for c in engine.generate(params, reqs, jax.random.key(1)):
+    assert c.tokens[:2].tolist() == forced
+    assert set(c.tokens[2:].tolist()) <= set(allowed)
+    text = np.concatenate([[3], c.tokens])[None]
+    z = POLICY.logits(params, transformer.forward(CFG, params, jnp.asarray(text)).hidden[0])
+    z = np.asarray(z)[:-1]
+    masked = np.full(7, -np.inf)
+    masked[allowed] = 0
+    for t in range(2, len(c.tokens)):
+      expected = jax.nn.log_softmax(z[t] + masked)[c.tokens[t]]
+      np.testing.assert_allclose(c.logp[t], expected, atol=1e-4)
+    np.testing.assert_allclose(c.raw_logp, jax.nn.log_softmax(z)[np.arange(len(z)), c.tokens],
+                               atol=1e-4)
+    assert np.isneginf(c.logp[:2]).all()  # what was given could not have been drawn
+
+
+def test_stop_ids_and_stop_sequences_end_a_response(params, engine):
+  prompt = np.array([3, 2], np.int32)
+  plain = [engine_lib.Request(prompt, (0, i), 6) for i in range(24)]
+  free = engine.generate(params, plain, jax.random.key(2))
+  i, c = next((i, c) for i, c in enumerate(free) if len(c.tokens) >= 4)
+  pair = c.tokens[1:3].tolist()
+  stopped = engine.generate(
+      params, [dataclasses.replace(plain[i], stop_sequences=[pair])], jax.random.key(2))[0]
+  text = c.tokens.tolist()
+  ends = next(t for t in range(2, len(text) + 1) if text[t - 2:t] == pair)
+  assert stopped.tokens.tolist() == text[:ends] and stopped.status == types.STOP
+  by_id = engine.generate(
+      params, [dataclasses.replace(plain[i], stop_ids=[pair[0]])], jax.random.key(2))[0]
+  assert by_id.tokens.tolist() == text[:text.index(pair[0]) + 1] and by_id.status == types.STOP
+  forced = engine.generate(params, [dataclasses.replace(
+      plain[i], stop_ids=[pair[0]], forced=[pair[0]])], jax.random.key(2))[0]
+  assert len(forced.tokens) > 1  # a given token ends nothing
+
+
+def test_alternatives_are_the_likeliest_tokens(params):
+  engine = engine_lib.Engine(POLICY, stop_ids=(EOS,), slots=2, prompt_buckets=(3,), max_tokens=3,
+                             alternatives=2)
+  c = engine.generate(params, requests(1, max_tokens=3, greedy=True), jax.random.key(0))[0]
+  assert c.top_ids.shape == c.top_logp.shape == (len(c.tokens), 2)
+  np.testing.assert_array_equal(c.top_ids[:, 0], c.tokens)
+  np.testing.assert_allclose(c.top_logp[:, 0], c.raw_logp, atol=1e-6)
+  assert (c.top_logp[:, 0] >= c.top_logp[:, 1]).all()
+
+
+# --- conversations ---
+
+
+def talk(params, engine, key, forks=1, **second):
+  """Two turns: five first answers, each continued `forks` times behind an observation."""
+  first = [engine_lib.Request(np.array([2, 3 + i], np.int32), (i, 0), 3, keep=True)
+           for i in range(3)]
+  opened = engine.generate(params, first, key)
+  handles = [[c.handle] + [engine.fork(c.handle) for _ in range(forks - 1)] for c in opened]
+  reqs = [engine_lib.Request(np.array([4, 5], np.int32), (i, 1 + f), 3, parent=h, **second)
+          for i, hs in enumerate(handles) for f, h in enumerate(hs)]
+  texts = [np.concatenate([first[i].prompt, opened[i].tokens, [4, 5]])
+           for i in range(3) for _ in range(forks)]
+  return reqs, texts
+
+
+@pytest.mark.parametrize("forks", [1, 2])
+def test_a_conversation_goes_on_behind_what_the_cache_holds(params, forks):
+  engine = engine_lib.Engine(POLICY, stop_ids=(EOS,), slots=8, prompt_buckets=(3, 6, 10),
+                             max_tokens=6, capacity=16)
+  reqs, texts = talk(params, engine, jax.random.key(0), forks)
+  done = engine.generate(params, reqs, jax.random.key(1))
+  assert engine.stats.reread == 0
+  whole = engine.generate(params, [
+      engine_lib.Request(t, r.seed, 3) for t, r in zip(texts, reqs)], jax.random.key(1))
+  for c, w, t in zip(done, whole, texts):
+    np.testing.assert_array_equal(c.tokens, w.tokens)
+    np.testing.assert_allclose(c.logp, teacher_logp(params, t, c.tokens)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("lose", ["slots", "weights", "used"])
+def test_a_conversation_that_lost_its_slot_is_read_again(params, lose):
+  engine = engine_lib.Engine(POLICY, stop_ids=(EOS,), slots=2 if lose == "slots" else 4,
+                             prompt_buckets=(3, 10), max_tokens=6, capacity=16)
+  reqs, texts = talk(params, engine, jax.random.key(0), keep=lose == "used")
+  if lose == "weights":
+    params = jax.tree.map(lambda x: x * 1.1, params)
+  if lose == "used":  # each handle has served its request; naming it again still works
+    engine.generate(params, reqs, jax.random.key(2))
+  done = engine.generate(params, reqs, jax.random.key(1))
+  assert engine.stats.reread >= 1
+  for c, t in zip(done, texts):
+    np.testing.assert_allclose(c.logp, teacher_logp(params, t, c.tokens)[0], atol=1e-4)
+
+
+def test_a_conversation_may_branch_without_new_tokens(params):
+  engine = engine_lib.Engine(POLICY, stop_ids=(), slots=4, prompt_buckets=(4, 8), max_tokens=6,
+                             capacity=16)
+  first = engine.generate(params, [engine_lib.Request(
+      np.array([2, 3], np.int32), (0, 0), 2, keep=True)], jax.random.key(0))[0]
+  branches = [first.handle] + [engine.fork(first.handle) for _ in range(2)]
+  none = np.zeros(0, np.int32)
+  done = engine.generate(params, [engine_lib.Request(none, (0, 1 + i), 4, parent=h)
+                                  for i, h in enumerate(branches)], jax.random.key(0))
+  for c in done:
+    text = np.concatenate([[2, 3], first.tokens])
+    np.testing.assert_allclose(c.logp, teacher_logp(params, text, c.tokens)[0], atol=1e-4)
+  assert len({c.tokens.tobytes() for c in done}) > 1
+
+
+def test_a_released_conversation_gives_its_slot_back(params, engine):
+  kept = engine.generate(params, [engine_lib.Request(
+      np.array([2], np.int32), (0, 0), 2, keep=True)], jax.random.key(0))[0]
+  assert len(engine.book.free()[0]) == engine.slots - 1
+  engine.release(kept.handle)
+  assert len(engine.book.free()[0]) == engine.slots
+
+
+def test_a_prompt_longer_than_any_bucket_is_read_in_parts(params):
+  engine = engine_lib.Engine(POLICY, stop_ids=(EOS,), slots=4, prompt_buckets=(2, 4), max_tokens=6,
+                             capacity=24)
+  prompt = np.random.default_rng(0).integers(2, 7, 15).astype(np.int32)
+  for c in engine.generate(params, [engine_lib.Request(prompt, (0, i), 6) for i in range(6)],
+                           jax.random.key(0)):
+    np.testing.assert_allclose(c.logp, teacher_logp(params, prompt, c.tokens)[0], atol=1e-4)
+
+
 @pytest.mark.parametrize("change, message", [
-    ({"prompt": np.zeros(7, np.int32)}, "prompt of 7 tokens; 1 to 6 fit"),
+    ({"prompt": np.zeros(11, np.int32)}, "11 tokens of prompt and max_tokens=2 do not fit .* 12"),
     ({"prompt": np.zeros(0, np.int32)}, "an empty prompt"),
     ({"max_tokens": 7}, "max_tokens=7; 1 to 6"), ({"temperature": 0.0}, "must be positive"),
-    ({"top_p": 0.0}, "top_p=0.0"), ({"min_p": 1.0}, "min_p=1.0"), ({"top_k": -1}, "top_k=-1")])
+    ({"top_p": 0.0}, "top_p=0.0"), ({"min_p": 1.0}, "min_p=1.0"), ({"top_k": -1}, "top_k=-1"),
+    ({"stop_sequences": [[2, 3, 4]]}, "a stop sequence of 3 tokens; 1 to 2 can occur"),
+    ({"stop_sequences": [[2]] * 5}, "5 stop sequences; at most 4"),
+    ({"stop_ids": range(2, 10)}, "9 stop ids; at most 8"), ({"allowed": []}, "no token is allowed"),
+    ({"forced": [2, 3, 4]}, "3 forced tokens"),
+    ({"prompt": np.array([7], np.int32)}, "prompt has token ids outside 0 to 6")])
 def test_requests_that_do_not_fit(params, engine, change, message):
   base = {"prompt": np.array([2], np.int32), "seed": (0, 0), "max_tokens": 2}
   with pytest.raises(ValueError, match=message):

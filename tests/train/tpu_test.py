@@ -13,7 +13,6 @@ from jax.experimental import topologies
 
 from rljax import config as config_lib
 from rljax import sharding, types
-from rljax.sampling import decode
 from rljax.train import build
 from rljax.train import step as step_lib
 
@@ -53,15 +52,13 @@ def test_train_step(quickstart):
 
 
 def test_sampler(quickstart):
-  run, mesh, shaped = quickstart
+  _, mesh, shaped = quickstart
+  run = build.build(config_lib.load("configs/quickstart.py"), devices=mesh.devices)
   engine = run.samplers["policy"].engine
-  S, P = engine.slots, engine.buckets[-1]
-  i, f = np.zeros(S, np.int32), np.zeros(S, np.float32)
-  wave = shaped(decode.Wave(
-      np.zeros((32, P), np.int32), np.zeros(32, np.int32), i, np.zeros((S, 2), np.uint32), i, f, i,
-      f, f, np.zeros(S, bool), np.zeros(1, np.int32)), sharding.replicated(mesh))
   params = shaped(jax.eval_shape(run.roles.specs["policy"].policy.init, jax.random.key(0)),
                   sharding.replicated(mesh))
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(mesh))
-  engine._generate.lower(params, wave, key).compile()
+  names = []
+  for name, (call, args) in engine.programs(params).items():
+    call.lower(*args).compile()
+    names.append(name.split()[0])
+  assert set(names) == {"prefill", "extend", "chunk"}
