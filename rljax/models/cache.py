@@ -11,9 +11,9 @@ seen. A layer with a sliding window keeps all positions and masks the old ones.
 A model whose layers are unrolled has a tuple of caches instead, one per layer and without the L
 axis: attention over a slice of a stacked array would be compiled as a plain loop on a CPU.
 
-The sampler holds its cache in *segments*, a tuple of these for consecutive positions: attention over the first few reads only those, without a copy.
-Positions are contiguous in memory per head, which is how attention reads them (on a CPU 18 times
-as fast as with heads innermost).
+The sampler holds its cache in *segments*, a tuple of these for consecutive positions: attention
+over the first few reads only those, without a copy. Positions are contiguous in memory per head,
+which is how attention reads them (on a CPU 18 times as fast as with heads innermost).
 """
 
 import dataclasses

@@ -20,8 +20,8 @@ class Settings:
     limit_S: int32, tokens of the response at most.
     forced_S: int32, so many first tokens of the response are given, not drawn.
     stop_SE: int32 token ids that end the response; -1 = none.
-    stop_SQW: int32 sequences of tokens that end it, aligned to the right; -1 matches anything, and a
-      row of -1 alone is off.
+    stop_SQW: int32 sequences of tokens that end it, aligned to the right; -1 matches anything, and
+      a row of -1 alone is off.
     allowed_SM: uint32, bit v % 32 of word v // 32: may token v be drawn?
     masked_S: bool, does allowed_SM forbid anything?
   """

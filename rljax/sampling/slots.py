@@ -13,8 +13,6 @@ are read in blocks of one fixed shape, and every draw has its request's own key.
 Letters: S slots, R prompts of at most P tokens, T tokens of a response, D width of the model.
 """
 
-import functools
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -22,7 +20,6 @@ import jax.numpy as jnp
 from rljax.models import cache as cache_lib
 from rljax.sampling import decode
 from rljax.types import Array, PyTree
-
 
 
 @flax.struct.dataclass
@@ -206,7 +203,7 @@ def _start(slots: Slots, orders: Orders, hidden_AD: Array, key: Array) -> Slots:
 
 def few(policy, params: PyTree, slots: Slots, slot_A: Array, steps: Array, done: Array, *,
         segments: int, alternatives: int) -> Slots:
-  """`chunk` for these slots alone (int32 [A]; S = none): a step over a few live slots costs less."""
+  """`chunk` for these slots alone (int32 [A]; S = none): a step over few live slots costs less."""
   near, far = slots.cache[:segments], slots.cache[segments:]
   rows = slots.replace(cache=(), used_1=None, steps_1=None)
   part = jax.tree.map(lambda x: jnp.take(x, slot_A, axis=0, mode="clip"), rows).replace(
