@@ -23,8 +23,8 @@ def views(split, size, **kwargs):
 
 
 def base(bias):
-  return fn("rljax.train.base:trained", tasks=views("train", 20000, bias=bias, noise=0.45),
-            skill=views("test", 250), noise=0.0, steps=1000, rows=128, at_least=0.3, at_most=0.6)
+  return fn("rljax.train.base:trained", tasks=views("train", 20000, bias=bias, noise=0.35),
+            skill=views("test", 250), noise=0.0, steps=2500, rows=128, at_least=0.3, at_most=0.6)
 
 
 def get_config():
