@@ -204,15 +204,16 @@ class Engine:
     """The weights as the sampler reads them; caches of other weights are forgotten."""
     if self._slots is None:
       self._slots = self._empty()
-    one = jax.tree.leaves(params)[0]
-    if one is not self._seen:  # every update makes new arrays
+    leaves = jax.tree.leaves(params)
+    # Every update makes new arrays, though not of all: a base under adapters stays.
+    if len(leaves) != len(self._seen) or any(a is not b for a, b in zip(leaves, self._seen)):
       self.book.forget()
-      self._seen, self._params = one, self._place(params)
+      self._seen, self._params = leaves, self._place(params)
     return self._params
 
   def _reset(self):
     self._slots: slots_lib.Slots | None = None  # made when first needed
-    self._seen = self._params = None
+    self._seen, self._params = [], None
     self.book = book_lib.Book(self.slots, self.devices)
 
   def _device(self, call, params, *args):
