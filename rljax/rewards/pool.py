@@ -1,9 +1,10 @@
 """Warm worker processes that judge one sample at a time, each with a deadline.
 
-For judges that may hang, die or eat memory on hostile text. A sample that is late is interrupted in
-its worker; one that cannot be interrupted (a regular expression, C code) or that kills its worker
-takes that worker with it, which is started again. Either way it alone is lost. Workers are plain
-subprocesses: nothing is forked from a process that holds an accelerator.
+For judges that may hang, die or eat memory on hostile text. A sample that has used its processor
+time is interrupted in its worker; one that cannot be interrupted (a regular expression, C code),
+that waits, or that kills its worker takes that worker with it, which is started again. Either way
+it alone is lost. Workers are plain subprocesses: nothing is forked from a process that holds an
+accelerator.
 """
 
 import atexit
@@ -22,7 +23,9 @@ from typing import Any
 
 CHUNK = 32  # samples a worker is given at a time
 START_SECONDS = 120.0
-GRACE = 1.0  # seconds beyond the deadline before a worker is killed
+PATIENCE = 4.0  # a worker is killed after this many deadlines, and GRACE seconds, by the clock
+GRACE = 1.0
+LAPSE = 2.0  # seconds; a longer gap in our own clock is a pause of this process, not the worker's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Pool:
   """
 
   def __init__(self, workers: int = 0, *, memory: int = 2 << 30):
-    count = workers or len(os.sched_getaffinity(0))
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    count = workers or len(mine) or os.cpu_count() or 1
     self._workers: list[_Worker | None] = [None] * count
     self._memory, self._lock = memory, threading.Lock()
 
@@ -58,13 +62,17 @@ class Pool:
     Args:
       judge: "module:function" or "path/file.py:function".
       items: arguments, picklable.
-      deadline: seconds for one item. until: time.monotonic() when all must be back.
+      deadline: processor seconds for one item. until: time.monotonic() when all must be back.
 
     Raises:
       RuntimeError: a worker does not start.
     """
     with self._lock:
-      return _Batch(self, judge, items, deadline, until, kwargs).run()
+      try:
+        return _Batch(self, judge, items, deadline, until, kwargs).run()
+      except BaseException:
+        self.close()  # no worker may answer the next batch with this one's outcomes
+        raise
 
   def worker(self, i: int) -> "_Worker":
     """Worker i, started if need be."""
@@ -104,7 +112,7 @@ class _Worker:
     self.process = subprocess.Popen(
         [sys.executable, "-c", code, repr(sys.path), str(memory)], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, env={**os.environ, "JAX_PLATFORMS": "cpu"})
-    self.ready, self.last, self.started = False, time.monotonic(), time.monotonic()
+    self.ready, self.last, self.started = False, 0.0, time.monotonic()
     self.doing: list[int] = []  # indices in the order they were sent
     self._buffer = bytearray()
 
@@ -141,6 +149,15 @@ class _Batch:
     self.head = (judge, kwargs, deadline)
     self.waiting = list(range(len(items)))[::-1]
     self.out: list[Outcome | None] = [None] * len(items)
+    self.allowed = PATIENCE * deadline + GRACE
+    self.paused, self.seen = 0.0, time.monotonic()
+
+  def now(self):
+    """Seconds while this process was awake."""
+    now = time.monotonic()
+    self.paused += max(now - self.seen - LAPSE, 0.0)
+    self.seen = now
+    return now - self.paused
 
   def run(self):
     share = -(-len(self.items) // len(self.pool))
@@ -169,22 +186,23 @@ class _Batch:
     worker = self.pool.worker(i)
     if worker.ready and not worker.doing and self.waiting:
       chunk = [self.waiting.pop() for _ in range(min(size, len(self.waiting)))]
-      worker.doing, worker.last = chunk, time.monotonic()
+      worker.doing, worker.last = chunk, self.now()
       try:
         worker.send((*self.head, [self.items[k] for k in chunk]))
-      except OSError:
-        self._lose(i, "its worker ended")
+      except OSError:  # it ended while it had nothing to do: no sample's fault
+        worker.doing, self.waiting = [], self.waiting + chunk[::-1]
+        self.pool.restart(i)
 
   def _patience(self, busy):
-    ends = [self.pool.worker(i).last + self.deadline + GRACE for i in busy
-            if self.pool.worker(i).doing] + [self.until, time.monotonic() + 1]
-    return max(min(ends) - time.monotonic(), 0.001)
+    now = self.now()
+    ends = [self.pool.worker(i).last + self.allowed for i in busy if self.pool.worker(i).doing]
+    return max(min([*ends, self.until - self.paused, now + 1]) - now, 0.001)
 
   def _read(self, i):
     worker = self.pool.worker(i)
     try:
       for message in worker.receive():
-        worker.last = time.monotonic()
+        worker.last = self.now()
         if message == "ready":
           worker.ready = True
         else:
@@ -193,10 +211,10 @@ class _Batch:
       self._lose(i, "it killed its worker")
 
   def _check(self, i):
-    worker, now = self.pool.worker(i), time.monotonic()
-    if worker.doing and now > worker.last + self.deadline + GRACE:
-      self._lose(i, f"no answer after {self.deadline:g} s")
-    elif not worker.ready and now > worker.started + START_SECONDS:
+    worker = self.pool.worker(i)
+    if worker.doing and self.now() > worker.last + self.allowed:
+      self._lose(i, f"no answer after {self.allowed:g} s")
+    elif not worker.ready and time.monotonic() > worker.started + START_SECONDS:
       raise RuntimeError(f"a reward worker did not start within {START_SECONDS:g} s")
 
   def _lose(self, i, why):

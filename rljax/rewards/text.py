@@ -20,7 +20,7 @@ def format_match(episodes: Sequence[Episode], ctx, *, pattern: str, deadline: fl
   text, and nothing can interrupt them. So responses are matched in the pool.
 
   Args:
-    deadline: seconds for one response; a late one is NaN ("sample_timeout").
+    deadline: processor seconds for one response; a late one is NaN ("sample_timeout").
 
   Returns:
     float32 [B].

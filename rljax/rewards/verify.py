@@ -203,7 +203,7 @@ def task_verifier(episodes: Sequence[Episode], ctx, *, deadline: float = 5.0) ->
   late, or gives no finite number, makes that episode NaN; the first time, the reason is logged.
 
   Args:
-    deadline: seconds for one response.
+    deadline: processor seconds for one response.
 
   Returns:
     float32 [B].

@@ -77,3 +77,18 @@ def test_keywords_files_and_errors(workers, tmp_path):
   missing = workers.map(HERE + "behav", [(1,)], deadline=5)[0]
   assert missing.status == "error" and "has no 'behav'" in missing.error
   assert workers.map(HERE + "behave", [], deadline=5) == []
+
+
+def test_a_worker_that_ended_while_idle_costs_nothing(workers):
+  for i in range(2):
+    workers.worker(i).process.kill()
+    workers.worker(i).process.wait()
+  assert [o.value for o in workers.map(HERE + "behave", [(1,), (2,)], deadline=5)] == [1, 2]
+
+
+def test_an_interrupted_batch_leaves_nothing_behind(workers, monkeypatch):
+  with monkeypatch.context() as m:
+    m.setattr(pool._Batch, "_check", lambda self, i: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+      workers.map(HERE + "behave", [(1,)] * 8, deadline=5)
+  assert [o.value for o in workers.map(HERE + "behave", [(5,), (6,)], deadline=5)] == [5, 6]
