@@ -39,7 +39,7 @@ def get_config():
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=96, layers=3, heads=4,
                             activation="relu", scan=False)
   c.roles.policy.init = fn("rljax.train.base:trained", rollout=rollout("demonstrations"),
-                           steps=1000, rows=64, problems=128, at_least=0.2, at_most=0.85)
+                           steps=600, rows=64, problems=128, at_least=0.2, at_most=0.85)
   c.roles.ref = recipes.role(init="policy", train=False)
   c.updates.policy.objective.kl_coef = 0.001
   c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=3e-4, warmup=5)
