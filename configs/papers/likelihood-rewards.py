@@ -41,7 +41,7 @@ def get_config():
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=64, layers=2, heads=4,
                             activation="relu", scan=False)
   c.roles.policy.init = fn("rljax.train.base:trained", tasks=chain("train", 20000),
-                           skill=chain("test", 300), noise=0.0, steps=450, rows=64, at_least=0.05,
+                           skill=chain("test", 300), noise=0.0, steps=1000, rows=128, at_least=0.05,
                            at_most=0.7)
   c.updates.policy = recipes.update(
       advantage=fn("rljax.advantages:leave_one_out"),
@@ -67,7 +67,7 @@ def sft(tasks):
 _LONG = {"tasks": long("train", 20000), "limits.response": 64, "evals.test": long("test", 300),
          "roles.policy.init": fn(
              "rljax.train.base:trained", tasks=long("train", 20000), skill=chain("test", 300),
-             noise=0.0, steps=450, rows=64, at_least=0.0, at_most=1.0)}
+             noise=0.0, steps=1000, rows=128, at_least=0.0, at_most=1.0)}
 ARMS = {
     "sft": sft(chain("train", 20000)),
     "binary": {"rollout": fn("rljax.rollouts.single_turn:single_turn", group_size=8),

@@ -38,7 +38,7 @@ def get_config():
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=64, layers=2, heads=4,
                             activation="relu", scan=False)
   c.roles.policy.init = fn("rljax.train.base:trained", tasks=sums("train", 20000),
-                           skill=sums("test", 250), noise=0.0, steps=800, rows=64, at_least=0.2,
+                           skill=sums("test", 250), noise=0.0, steps=2500, rows=128, at_least=0.2,
                            at_most=0.5)
   c.updates.policy.objective.kl_coef = 0.0
   c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=5e-4, warmup=10)
@@ -48,7 +48,7 @@ def get_config():
 
 
 _DIRECT = fn("rljax.train.base:trained", tasks=sums("train", 20000, 0.0),
-             skill=sums("test", 250, 0.0), noise=0.0, steps=800, rows=64, at_least=0.05,
+             skill=sums("test", 250, 0.0), noise=0.0, steps=2500, rows=128, at_least=0.05,
              at_most=0.3)
 _RPR = {"rewards.correct": fn("rljax.rewards.phrases:reasoning_patterns", phrases=PHRASES, full=10,
                               marker="#")}

@@ -47,7 +47,7 @@ def get_config():
                            limits={"prompt": 18, "response": 27}, steps=1500, rows=64,
                            at_least=0.2, at_most=0.7)
   c.updates.policy.epochs, c.updates.policy.minibatches = 2, 2
-  c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=5e-4, warmup=5)
+  c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=1e-4, warmup=5)
   c.eval.samples, c.eval.every = 8, 50
   c.checkpoint.every, c.episodes_max_bytes = 50, 20_000_000
   return c
