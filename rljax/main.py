@@ -1,6 +1,7 @@
 """The commands. A mistake of the user's is one sentence on stderr and exit code 2."""
 
 import argparse
+import json
 import logging
 import pathlib
 import sys
@@ -66,6 +67,61 @@ def report(argv: list[str] | None = None) -> int:
       print(report_lib.write_report(folder))
 
   return guarded(write)
+
+
+def export(argv: list[str] | None = None) -> int:
+  """rljax-export RUN FOLDER: the weights of a run as a folder that transformers loads."""
+  parser = argparse.ArgumentParser(
+      "rljax-export", description="Write a role of a run as a Hugging Face folder: config.json, "
+      "safetensors, tokenizer.")
+  parser.add_argument("workdir", help="run folder; its newest checkpoint is taken")
+  parser.add_argument("folder", help="where to write")
+  parser.add_argument("--role", default="policy")
+  parser.add_argument("--dtype", default="",
+                      help="of the tensors: float32, bfloat16, float16; default: as trained")
+  args = parser.parse_args(argv)
+
+  def write():
+    from rljax.train import export as export_lib
+    step = export_lib.export_run(args.workdir, args.folder, role=args.role, dtype=args.dtype)
+    print(f"{args.role} of step {step}: {args.folder}")
+
+  return guarded(write)
+
+
+def plan(argv: list[str] | None = None) -> int:
+  """rljax-plan --config FILE --topology v5p:4x4x4: does it fit?"""
+  parser = argparse.ArgumentParser(
+      "rljax-plan", description="Compile every step of a config for a TPU slice that need not be "
+      "there, and say what memory it takes and whether it fits.", allow_abbrev=False)
+  parser.add_argument("--config", required=True, metavar="FILE[:name,...]")
+  parser.add_argument("--topology", default="", help="such as v5e:2x2, v5p:4x4x4")
+  parser.add_argument("--device", default="tpu", choices=("tpu", "gpu", "cpu"),
+                      help="gpu, cpu: plan for the devices of this machine")
+  parser.add_argument("--layout", default="", help="of the trainer; default: the config's")
+  parser.add_argument("--tensor", type=int, default=0, help="devices along the tensor axis")
+  parser.add_argument("--update", default="", help="which of the updates; default: the first")
+  parser.add_argument("--tries", type=int, default=4,
+                      help="compilations for each search of the largest batch; 0: no search")
+  parser.add_argument("--json", default="", metavar="FILE", help="also write the plan here")
+  args, rest = parser.parse_known_args(argv)
+  return guarded(lambda: _plan(args, rest))
+
+
+def _plan(args, rest):
+  changes = {**({"layout.train": args.layout} if args.layout else {}),
+             **({"layout.tensor": args.tensor} if args.tensor else {})}
+  config = config_lib.load(args.config, {**config_lib.parse_overrides(rest), **changes})
+  if args.device == "tpu" and not args.topology:
+    raise config_lib.ConfigError("--topology says which TPU slice, such as v5e:2x2")
+  from rljax import plan as plan_lib  # jax from here on
+  devices, chip = (plan_lib.tpu_devices(args.topology) if args.device == "tpu"
+                   else plan_lib.local_devices(args.device))
+  result = plan_lib.plan(config, devices, chip, update=args.update, tries=args.tries)
+  result = {"config": args.config, "topology": args.topology or args.device, **result}
+  print(plan_lib.table(result))
+  if args.json:
+    pathlib.Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
 
 
 def guarded(work) -> int:

@@ -45,18 +45,25 @@ def _base() -> ml_collections.ConfigDict:
       "rollout": None,         # a leaf, how problems are answered; None = in a single turn
       "verifier": fn("rljax.rewards.verify:task_verifier"),
   })
+  c.layout = ml_collections.ConfigDict({  # over several devices; see `rljax.sharding`
+      "train": "single",       # or "fsdp", "fsdp_tp"
+      "tensor": 1,             # devices along the axis "tensor"; the others are along "data"
+  })
   c.checkpoint = ml_collections.ConfigDict({"every": 50, "keep": 2})
   c.episodes_max_bytes = 200_000_000    # of the episode log
   return c
 
 
-def role(model=None, init=None, *, train: bool = True, shares: str = "", follow: str = "",
-         decay: float = 0.99) -> ml_collections.ConfigDict:
+def role(model=None, init=None, *, head=None, lora=None, train: bool = True, shares: str = "",
+         follow: str = "", decay: float = 0.99) -> ml_collections.ConfigDict:
   """A named model.
 
   Args:
     model: leaf of `(vocab) -> Policy`; None = that of the role "policy".
     init: leaf of `(setup) -> params`, or the name of the role to copy at the start; None = random.
+    head: leaf of a head for values or rewards (`rljax.models.heads:head`); None = without.
+    lora: leaf of adapters (`rljax.models.lora:lora`) over the weights of the role that `shares`
+      names, which stay as they are: one base may serve several roles.
     train: it gets an optimizer (that of the update which names it).
     shares: the role whose weights it uses instead of its own.
     follow, decay: an exponential moving average of that role's weights.
@@ -64,6 +71,7 @@ def role(model=None, init=None, *, train: bool = True, shares: str = "", follow:
   c = ml_collections.ConfigDict()
   c.model = model
   c.init = init
+  c.head, c.lora = head, lora
   c.train, c.shares, c.follow, c.decay = train, shares, follow, decay
   return c
 
@@ -74,6 +82,7 @@ def update(advantage=None, objective=None, optimizer=None) -> ml_collections.Con
   c.role = "policy"            # whose weights
   c.speaker = ""               # train on this role's episodes alone (`Episode.info`); "" = on all
   c.ref = "ref"                # role of the reference, if the objective needs one
+  c.value = ""                 # role whose head gives values, if they are needed; "" = its own
   c.advantage = advantage
   c.objective = objective
   c.optimizer = optimizer or fn("rljax.optim:adamw", lr=1e-3)
@@ -81,7 +90,9 @@ def update(advantage=None, objective=None, optimizer=None) -> ml_collections.Con
   c.epochs = 1                 # passes over a batch
   c.minibatches = 1            # optimizer steps per pass
   c.accum = 1                  # micro-batches per optimizer step
+  c.pack = 0                   # rows of the model that the episodes share, packed; 0 = one each
   c.discount = 1.0
+  c.router = 0.001             # weight of the balance loss, where the model is a mixture of experts
   return c
 
 
@@ -91,6 +102,19 @@ def grpo() -> ml_collections.ConfigDict:
   c.roles.policy.model = fn("rljax.models.policy:decoder")
   c.updates.policy = update(
       advantage=fn("rljax.advantages:group_norm"), objective=fn("rljax.objectives.pg:grpo"))
+  return c
+
+
+def ppo() -> ml_collections.ConfigDict:
+  """PPO: advantages from a critic that starts as a copy of the policy, and is trained beside it."""
+  c = _base()
+  c.roles.policy.model = fn("rljax.models.policy:decoder")
+  c.roles.critic = role(init="policy", head=fn("rljax.models.heads:head"))
+  gae = fn("rljax.advantages:gae")
+  c.updates.policy = update(advantage=gae, objective=fn("rljax.objectives.pg:ppo"))
+  c.updates.policy.value = "critic"
+  c.updates.critic = update(advantage=gae, objective=fn("rljax.objectives.value:clipped"))
+  c.updates.critic.role, c.updates.critic.ref = "critic", ""
   return c
 
 

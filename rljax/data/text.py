@@ -49,6 +49,10 @@ class Tokenizer:
     del ended
     return "\nuser: ", "\nassistant: "
 
+  def save(self, folder: str) -> None:
+    """Writes it as `transformers` reads it, chat template included."""
+    raise NotImplementedError
+
   def response(self, text: str) -> np.ndarray:
     """Ids of a whole response, end token included."""
     return np.append(self.encode(text), np.int32(self.eos_id))
@@ -77,6 +81,15 @@ class CharTokenizer(Tokenizer):
                    if 2 <= i < self.vocab_size)
 
 
+  def save(self, folder: str) -> None:
+    import tokenizers
+    ids = {"<pad>": self.pad_id, "<end>": self.eos_id, **self._ids}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="<pad>"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    made.decoder = tokenizers.decoders.Fuse()
+    _save(made, folder)
+
+
 class ByteTokenizer(Tokenizer):
   """UTF-8 bytes as ids 0..255, then the end token and padding."""
 
@@ -88,6 +101,31 @@ class ByteTokenizer(Tokenizer):
 
   def decode(self, ids: Sequence[int]) -> str:
     return bytes(i for i in np.asarray(ids).tolist() if i < 256).decode(errors="replace")
+
+  def save(self, folder: str) -> None:
+    import tokenizers
+    # The letter that stands for a byte: itself where it can be printed, else the next free one.
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in printable]
+    ids = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(rest)}
+    ids |= {"<end>": self.eos_id, "<pad>": self.pad_id}
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(ids, []))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    _save(made, folder)
+
+
+CHAT_TEMPLATE = ("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+                 "{% if add_generation_prompt %}assistant: {% endif %}")  # that of `render`
+
+
+def _save(made, folder):
+  import transformers
+  out = transformers.PreTrainedTokenizerFast(
+      tokenizer_object=made, pad_token="<pad>", eos_token="<end>", chat_template=CHAT_TEMPLATE,
+      clean_up_tokenization_spaces=False)
+  out.save_pretrained(folder)
 
 
 class HFTokenizer(Tokenizer):
@@ -117,6 +155,9 @@ class HFTokenizer(Tokenizer):
 
   def decode(self, ids: Sequence[int]) -> str:
     return self.hf.decode(np.asarray(ids).tolist(), skip_special_tokens=True)
+
+  def save(self, folder: str) -> None:
+    self.hf.save_pretrained(folder)
 
   def render(self, prompt: str | list) -> np.ndarray:
     if isinstance(prompt, str):

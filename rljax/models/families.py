@@ -48,7 +48,7 @@ class Family(NamedTuple):
 _GEMMA = {"scale_embed": True, "norm_plus_one": True}
 _PLAIN = {"scale_embed": False}
 _GEMMA_DEFAULTS = {"tie_word_embeddings": True, "head_dim": 256, "query_pre_attn_scalar": 256,
-                   "hidden_activation": "gelu_pytorch_tanh", "sliding_window": 4096}
+                   "hidden_act": "gelu_pytorch_tanh", "sliding_window": 4096}
 
 FAMILIES: dict[str, Family] = {
     "LlamaForCausalLM": Family("llama", _PLAIN),
@@ -61,8 +61,7 @@ FAMILIES: dict[str, Family] = {
         {"experts": "num_experts", "experts_per_token": "num_experts_per_tok",
          "mlp": "moe_intermediate_size", "norm_routes": "norm_topk_prob"},
         defaults={"norm_topk_prob": False}, windows="all"),
-    "GemmaForCausalLM": Family("gemma", _GEMMA, defaults=_GEMMA_DEFAULTS,
-                               activation="hidden_activation"),
+    "GemmaForCausalLM": Family("gemma", _GEMMA, defaults=_GEMMA_DEFAULTS),
     "Gemma2ForCausalLM": Family(
         "gemma2", {**_GEMMA, "post_norms": True}, _GEMMA2_FIELDS, _GEMMA_NORMS,
         {**_GEMMA_DEFAULTS, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
@@ -108,6 +107,8 @@ def to_ours(hf: dict, path: str, **overrides) -> transformer.TransformerConfig:
   if hf.get("decoder_sparse_step", 1) != 1:
     raise ConfigError(f"{path}: decoder_sparse_step={hf['decoder_sparse_step']} is not supported")
   name = hf.get(family.activation) or hf.get("hidden_act", "silu")
+  if family.model_type == "gemma" and name == "gelu":  # as its first configs called the tanh form
+    name = "gelu_pytorch_tanh"
   if name not in ACTIVATIONS:
     raise ConfigError(f"{path}: activation {name!r} is not known; known: {', '.join(ACTIVATIONS)}")
   hf.setdefault("num_key_value_heads", hf["num_attention_heads"])
@@ -204,7 +205,7 @@ def _theirs(cfg, arch, family) -> dict:
       hf["rope_scaling"] |= {"low_freq_factor": s.low, "high_freq_factor": s.high,
                              "original_max_position_embeddings": s.original}
   if family.model_type in ("gemma2", "gemma3_text"):
-    hf["query_pre_attn_scalar"] = cfg.query_scale ** -2 if cfg.query_scale else cfg.head_dim
+    hf["query_pre_attn_scalar"] = round(cfg.query_scale ** -2) if cfg.query_scale else cfg.head_dim
   if family.windows != "never":
     hf["sliding_window"] = cfg.window or None
     if family.model_type.startswith("qwen"):

@@ -40,6 +40,19 @@ def model(vocab: int, *, path: str, remat: str = "full", dtype: str = "bfloat16"
   return policy.Policy(cfg, temperature)
 
 
+def shape(vocab: int, *, config: dict, remat: str = "full", dtype: str = "bfloat16",
+          param_dtype: str = "float32", temperature: float = 1.0) -> policy.Policy:
+  """The policy that the content of a config.json describes, for which no weights are at hand.
+
+  Args and raises: as `model`; config: the content, as a dict.
+  """
+  cfg = families.to_ours(dict(config), "config.json", remat=remat, dtype=dtype,
+                         param_dtype=param_dtype)
+  if vocab > cfg.vocab:
+    raise ConfigError(f"the tokenizer has {vocab} ids, the embedding {cfg.vocab} rows")
+  return policy.Policy(cfg, temperature)
+
+
 def params(setup, *, path: str, check_end: bool = True) -> PyTree:
   """The weights of a folder, for the role's model.
 

@@ -4,12 +4,15 @@ A `Policy` is pure functions over parameters and is hashable, so it may be a sta
 trainer calls `stats`, the sampler `prefill` and `extend`; all run the same transformer.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
 
 from rljax import ops, sharding, types
+from rljax.config import ConfigError
 from rljax.models import cache as cache_lib
 from rljax.models import heads, transformer, tree
 from rljax.types import Array, PyTree
@@ -24,30 +27,67 @@ class Policy:
     temperature: at which the trainer evaluates log-probabilities; that of the sampler, so that
       ratios compare the same distribution.
     head: values or rewards per action, None = without.
+    layout: how parameters and activations are split over devices, None = not at all.
   """
 
   cfg: transformer.TransformerConfig
   temperature: float = 1.0
   head: heads.Head | None = None
+  layout: sharding.Layout | None = None
 
   def specs(self) -> dict[str, tree.Spec]:
     """Path -> shape, logical axes and start of every parameter."""
     return transformer.specs(self.cfg) | (self.head.specs(self.cfg.width) if self.head else {})
 
-  def init(self, key: Array) -> PyTree:
-    """Random parameters; each one's draw depends on the key and its own name alone."""
-    return tree.nest({path: tree.start(path, spec, key, self.cfg.param_dtype)
-                             for path, spec in self.specs().items()})
+  def init(self, key: Array, paths: Collection[str] | None = None) -> PyTree:
+    """Random parameters; each one's draw depends on the key and its own name alone.
 
-  def shapes(self) -> PyTree:
-    """The parameters as ShapeDtypeStructs."""
-    return tree.nest({path: jax.ShapeDtypeStruct(spec.shape, self.cfg.param_dtype)
-                             for path, spec in self.specs().items()})
+    Args:
+      paths: of the parameters wanted; None = all.
+    """
+    chosen = {p: s for p, s in self.specs().items() if paths is None or p in paths}
+    make = lambda key: {
+        path: tree.start(path, spec, key, self.cfg.param_dtype) for path, spec in chosen.items()}
+    place = None if self.layout is None else {
+        path: self.layout.sharding(spec.axes, spec.shape) for path, spec in chosen.items()}
+    return tree.nest(jax.jit(make, out_shardings=place)(key))
 
-  def shardings(self, layout: sharding.Layout) -> PyTree:
-    """The parameters' shardings under a layout."""
-    return tree.nest({path: layout.sharding(spec.axes, spec.shape)
-                             for path, spec in self.specs().items()})
+  def shapes(self, paths: Collection[str] | None = None) -> PyTree:
+    """The parameters as ShapeDtypeStructs, with their shardings where there is a layout."""
+    place = lambda s: self.layout.sharding(s.axes, s.shape) if self.layout else None
+    return tree.nest({
+        path: jax.ShapeDtypeStruct(s.shape, self.cfg.param_dtype, sharding=place(s))
+        for path, s in self.specs().items() if paths is None or path in paths})
+
+  def adopt(self, params: PyTree, key: Array) -> PyTree:
+    """Parameters of another source as this model's: cast, without what it does not have.
+
+    A head that the source lacks starts fresh.
+
+    Raises:
+      ConfigError: a parameter of the transformer is missing or has another shape.
+    """
+    found, specs = tree.flatten(params), self.specs()
+    fresh = {path for path in specs if path not in found}
+    for path, spec in specs.items():
+      if path in fresh and not path.startswith("value/"):
+        raise ConfigError(f"the weights it starts from have no {path}")
+      if path in found and found[path].shape != spec.shape:
+        raise ConfigError(f"the weights it starts from have {path} of shape {found[path].shape}, "
+                          f"this model wants {spec.shape}")
+    out = {path: jnp.asarray(x, self.cfg.param_dtype) for path, x in found.items() if path in specs}
+    return tree.nest(out | tree.flatten(self.init(key, fresh)))
+
+  def for_sampling(self, params: PyTree) -> PyTree:
+    """The parameters with every matrix in the activations' dtype: the same function, less memory
+    read per token."""
+    specs = self.specs()
+    return tree.nest({
+        path: x.astype(self.cfg.dtype) if specs[path].inputs or specs[path].init == "embed" else x
+        for path, x in tree.flatten(params).items()})
+
+  def _active(self):
+    return self.layout.active() if self.layout else contextlib.nullcontext()
 
   def unembed(self, params: PyTree) -> Array:
     """The matrix of the language head [V, D]."""
@@ -58,20 +98,33 @@ class Policy:
 
     Args:
       batch: `inputs` holds tokens_BS int32 (right-padded) and action_pos_BT int32, the position
-        whose hidden state predicts each action. `extras["ids_BTK"]` (-1 = none) asks for the
-        log-probabilities of those tokens too, as `TokenStats.extras["logp_BTK"]`.
+        whose hidden state predicts each action; or the packed form of `rljax.data.packing`.
+        `extras["ids_BTK"]` (-1 = none) asks for the log-probabilities of those tokens too, as
+        `TokenStats.extras["logp_BTK"]`.
     """
-    tokens_BS, pos_BT = batch.inputs["tokens_BS"], batch.inputs["action_pos_BT"]
+    with self._active():
+      return self._stats(params, batch)
+
+  def _stats(self, params, batch):
+    inputs = batch.inputs
+    tokens_BS, pos_BT = inputs["tokens_BS"], inputs["action_pos_BT"]
+    segments_BS, row_B = inputs.get("segments_BS"), inputs.get("row_B")
     counted_BS = None
-    if self.cfg.experts:  # the last position that predicts an action ends the row
+    if self.cfg.experts and segments_BS is not None:
+      counted_BS = (segments_BS >= 0).astype(jnp.float32)
+    elif self.cfg.experts:  # the last position that predicts an action ends the row
       at_1S = jnp.arange(tokens_BS.shape[1])[None, :]
       counted_BS = (at_1S <= jnp.max(pos_BT, axis=1)[:, None]).astype(jnp.float32)
-    out = transformer.forward(self.cfg, params, tokens_BS, counted_BS=counted_BS)
-    hidden_BTD = jnp.take_along_axis(out.hidden, pos_BT[:, :, None], axis=1)
+    out = transformer.forward(self.cfg, params, tokens_BS, inputs.get("positions_BS"),
+                              segments_BS=segments_BS, counted_BS=counted_BS)
+    if row_B is None:
+      hidden_BTD = jnp.take_along_axis(out.hidden, pos_BT[:, :, None], axis=1)
+    else:
+      hidden_BTD = out.hidden[row_B[:, None], pos_BT]
     logp_BT, entropy_BT = self._logprobs(params, hidden_BTD, batch.actions_BT)
     extras = {}
     if out.router_B is not None:
-      extras["router_B"] = out.router_B
+      extras["router_B"] = out.router_B if row_B is None else out.router_B[row_B]
     if "ids_BTK" in batch.extras:
       extras["logp_BTK"] = self._logprobs_of(params, hidden_BTD, batch.extras["ids_BTK"])
     value_BT = None
@@ -82,8 +135,8 @@ class Policy:
 
   def _logprobs(self, params, hidden_BTD, targets_BT):
     return ops.token_logprobs(
-        hidden_BTD, self.unembed(params), targets_BT, temperature=self.temperature,
-        softcap=self.cfg.softcap, return_entropy=True)
+        hidden_BTD, self.unembed(params).astype(hidden_BTD.dtype), targets_BT,
+        temperature=self.temperature, softcap=self.cfg.softcap, return_entropy=True)
 
   def _logprobs_of(self, params, hidden_BTD, ids_BTK):
     """[B, T, K]: one pass per k keeps the memory that of one column."""
@@ -92,7 +145,8 @@ class Policy:
 
   def prefill(self, params: PyTree, tokens_BP: Array, length_B: Array):
     """Reads right-padded prompts: hidden state of each one's last token [B, D], and their cache."""
-    out = transformer.forward(self.cfg, params, tokens_BP, keep_kv=True)
+    with self._active():
+      out = transformer.forward(self.cfg, params, tokens_BP, keep_kv=True)
     return _last(out.hidden, length_B), out.cache
 
   def extend(self, params: PyTree, tokens_BP: Array, length_B: Array, start_B: Array,
@@ -104,7 +158,8 @@ class Policy:
       capacity P, to be written by `cache.write`.
     """
     at_BP = start_B[:, None] + jnp.arange(tokens_BP.shape[1], dtype=jnp.int32)[None, :]
-    out = transformer.forward(self.cfg, params, tokens_BP, at_BP, cache, keep_kv=True)
+    with self._active():
+      out = transformer.forward(self.cfg, params, tokens_BP, at_BP, cache, keep_kv=True)
     return _last(out.hidden, length_B), out.cache
 
   def unstack(self, params: PyTree) -> PyTree:

@@ -293,8 +293,8 @@ def block(cfg: TransformerConfig, w: dict, x: Array, where: Where, rope, window,
 
 
 class Output(NamedTuple):
-  """hidden_BSD after the final norm; this call's keys and values if they were asked for; router_B, the
-  balance loss of a mixture of experts per row (mean over layers), None if dense."""
+  """hidden_BSD after the final norm; this call's keys and values if they were asked for; router_B,
+  the balance loss of a mixture of experts per row (mean over layers), None if dense."""
 
   hidden: Array
   cache: cache_lib.Cache | None

@@ -9,7 +9,7 @@ import jax
 
 from rljax import config as config_lib
 from rljax import sharding, types
-from rljax.data import collate
+from rljax.data import collate, packing
 from rljax.sampling import engine as engine_lib
 from rljax.train import roles as roles_lib
 from rljax.train import step as step_lib
@@ -36,9 +36,11 @@ class Update:
   role: str
   speaker: str
   ref: str
+  value: str
   epochs: int
   minibatches: int
   shapes: collate.Shapes
+  pack: Callable | None
   discount: float
   prepare: Callable
   step: Callable
@@ -74,7 +76,8 @@ def build(config, *, devices=None) -> Run:
   Raises:
     ConfigError: anything in the config that cannot work, named by its key.
   """
-  mesh = sharding.mesh(devices)
+  layout, sampler_layout = _layouts(config, devices)
+  mesh = layout.mesh
   leaf = functools.partial(_leaf, config)
   made = functools.partial(_made, config)
   tokenizer = made("tokenizer")
@@ -90,18 +93,18 @@ def build(config, *, devices=None) -> Run:
   if config.limits.on_long_prompt not in ("error", "skip"):
     raise ConfigError(f"config.limits.on_long_prompt: 'error' or 'skip', "
                       f"found {config.limits.on_long_prompt!r}")
-  policies = _policies(config, tokenizer)
+  policies = _policies(config, tokenizer, layout)
   optimizers, objectives = {}, {}
   for name, spec in config.updates.items():
     if spec.role not in config.roles:
       raise ConfigError(f"config.updates.{name}.role: there is no role {spec.role!r}")
     optimizers[_owner(config, spec.role)] = made(f"updates.{name}.optimizer")
     objectives[name] = leaf(f"updates.{name}.objective")
-  roles = roles_lib.Roles(_roles(config, policies, optimizers, tokenizer, mesh, leaf), optimizers,
-                          mesh, config.seed)
+  roles = roles_lib.Roles(_roles(config, policies, optimizers, tokenizer, leaf), optimizers,
+                          mesh, config.seed, sampler_layout)
   samplers = {name: _sampler(config, name, policies[name], roles, tokenizer, mesh)
               for name in config.roles}
-  updates = {name: _update(config, name, policies, optimizers, objectives, leaf, mesh)
+  updates = {name: _update(config, name, policies, optimizers, objectives, leaf, mesh, roles)
              for name in config.updates}
   limits = config.limits
   scorer = roles_lib.Scorer(roles, rows=_round_up(config.sampling.slots, mesh.size),
@@ -170,43 +173,73 @@ def _buckets(config):
   return tuple(sizes)
 
 
-def _policies(config, tokenizer):
+def _layouts(config, devices):
+  """(of the trainer, of the sampler or None where it reads the trainer's arrays)."""
+  spec = config.layout
+  try:
+    mesh = sharding.mesh(devices, tensor=spec.tensor)
+    return (sharding.Layout(mesh, spec.train),
+            sharding.Layout(mesh, "sampler") if spec.train != "single" else None)
+  except ValueError as e:
+    raise ConfigError(f"config.layout: {e}") from None
+
+
+def _policies(config, tokenizer, layout):
   """Role name -> policy at the sampling temperature."""
   out = {}
   for name, spec in config.roles.items():
     source = name if spec.model is not None else "policy"
     policy = _made(config, f"roles.{source}.model", tokenizer.vocab_size)
-    out[name] = dataclasses.replace(policy, temperature=float(config.sampling.temperature))
+    policy = dataclasses.replace(policy, temperature=float(config.sampling.temperature),
+                                 layout=layout)
+    if spec.head is not None:
+      policy = dataclasses.replace(policy, head=_made(config, f"roles.{name}.head"))
+    if spec.lora is not None:
+      if not spec.shares or spec.init is not None:
+        raise ConfigError(f"config.roles.{name}.lora: adapters need `shares`, the role whose "
+                          f"weights they adapt, and start by themselves (init=None)")
+      adapted = dataclasses.replace(policy.cfg, lora=_made(config, f"roles.{name}.lora"))
+      policy = dataclasses.replace(policy, cfg=adapted)
+    try:
+      policy.shapes()
+    except ValueError as e:
+      raise ConfigError(f"config.roles.{name}: {e}") from None
+    out[name] = policy
   return out
 
 
-def _roles(config, policies, optimizers, tokenizer, mesh, leaf):
+def _roles(config, policies, optimizers, tokenizer, leaf):
   out = {}
   for name, spec in config.roles.items():
-    trained = spec.train and not spec.shares and name in optimizers
+    trained = spec.train and _owner(config, name) == name and name in optimizers
     init = spec.init
     if init is None:
       init = policies[name].init
     elif not isinstance(init, str):
       bound = leaf(f"roles.{name}.init")
-      init = lambda key, bound=bound, name=name: bound(
-          Setup(config, policies[name], tokenizer, mesh, sharding.Layout(mesh), key))
+      init = lambda key, bound=bound, policy=policies[name]: bound(
+          Setup(config, policy, tokenizer, policy.layout.mesh, policy.layout, key))
     out[name] = roles_lib.Role(policies[name], trained, spec.shares, init, spec.follow, spec.decay)
   return out
 
 
+def engine(config, policy, tokenizer, mesh, slots: int) -> engine_lib.Engine:
+  """A sampling engine with the limits of a config."""
+  return engine_lib.Engine(
+      policy, stop_ids=tokenizer.stop_ids, slots=_round_up(slots, mesh.size),
+      prompt_buckets=_buckets(config), max_tokens=config.limits.response, mesh=mesh)
+
+
 def _sampler(config, name, policy, roles, tokenizer, mesh):
   s = config.sampling
-  engine = engine_lib.Engine(
-      policy, stop_ids=tokenizer.stop_ids, slots=_round_up(s.slots, mesh.size),
-      prompt_buckets=_buckets(config), max_tokens=config.limits.response, mesh=mesh)
   defaults = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p, "min_p": s.min_p,
               "max_tokens": config.limits.response}
   limits = {k: config.limits[k] for k in ("prompt", "response", "observation")}
-  return roles_lib.Sampler(engine, lambda: roles.params(name), tokenizer, defaults, limits)
+  return roles_lib.Sampler(engine(config, policy, tokenizer, mesh, s.slots),
+                           lambda: roles.sampler_params(name), tokenizer, defaults, limits)
 
 
-def _update(config, name, policies, optimizers, objectives, leaf, mesh):
+def _update(config, name, policies, optimizers, objectives, leaf, mesh, roles):
   spec = config.updates[name]
   objective = objectives[name]
   advantage = leaf(f"updates.{name}.advantage") if spec.advantage else None
@@ -216,8 +249,8 @@ def _update(config, name, policies, optimizers, objectives, leaf, mesh):
     raise ConfigError(
         f"config.updates.{name} needs a reference model, and there is no role "
         f"{spec.ref!r}; add one with recipes.role(init='policy', train=False)")
-  if "value" in needs:
-    raise ConfigError(f"config.updates.{name} needs values, and no model here has a value head yet")
+  critic = _critic(config, name, policies) if "value" in needs else ""
+  own_value = bool(critic) and critic == spec.role
   has_ref = spec.ref in config.roles
   if "adv" in needs and advantage is None:
     raise ConfigError(
@@ -226,24 +259,58 @@ def _update(config, name, policies, optimizers, objectives, leaf, mesh):
   logp_fn = policies[spec.role].stats
   prepare = step_lib.make_prepare(
       logp_fn, policies[spec.ref].stats if has_ref else None, advantage,
-      old_logp=several or "old_logp" in asked)
-  step = step_lib.make(logp_fn, objective, optimizers[_owner(config, spec.role)],
-                       accum=spec.accum)
+      old_logp=several or "old_logp" in asked, own_value=own_value, accum=spec.accum,
+      value_fn=policies[critic].stats if critic and not own_value else None)
+  owner = _owner(config, spec.role)
+  step = step_lib.make(
+      logp_fn, objective, optimizers[owner], accum=spec.accum,
+      router=spec.router if policies[spec.role].cfg.experts else 0.0,
+      monitors=types.needs_of(objective) != {"value"})
   group = config.rollout.get("group_size", 1)
   rows = _round_up(spec.rows or config.prompts * group, mesh.size * spec.accum * spec.minibatches)
   limits = config.limits
   shapes = collate.Shapes(rows, _context(limits) - 1, limits.response)
   cut = jax.jit(functools.partial(step_lib.minibatch, count=spec.minibatches)) if several else None
   return Update(
-      role=spec.role, speaker=spec.speaker, ref=spec.ref if has_ref else "", epochs=spec.epochs,
+      role=spec.role, speaker=spec.speaker, ref=spec.ref if has_ref else "",
+      value="" if own_value else critic, epochs=spec.epochs,
       minibatches=spec.minibatches, shapes=shapes, discount=spec.discount,
-      prepare=jax.jit(prepare), step=jax.jit(step, donate_argnums=0), slice=cut)
+      pack=_packing(config, name, rows, mesh),
+      prepare=jax.jit(prepare), slice=cut,
+      step=jax.jit(step, donate_argnums=0, out_shardings=(roles.shardings(owner), None)))
+
+
+def _packing(config, name, rows, mesh):
+  """How the episodes of an update share rows of the model; None = one row each."""
+  spec = config.updates[name]
+  if not spec.pack:
+    return None
+  if spec.minibatches > 1:
+    raise ConfigError(f"config.updates.{name}.pack: packed rows are not cut into minibatches; use "
+                      f"accum for smaller steps of memory")
+  packed = _round_up(spec.pack, mesh.shape["data"] * spec.accum)
+  if packed >= rows:
+    raise ConfigError(f"config.updates.{name}.pack={spec.pack} is not less than its {rows} rows")
+  return functools.partial(packing.pack, rows=packed, parts=spec.accum)
+
+
+def _critic(config, name, policies):
+  """The role that gives an update its values."""
+  role = config.updates[name].value or config.updates[name].role
+  if role not in policies:
+    raise ConfigError(f"config.updates.{name}.value: there is no role {role!r}")
+  head = policies[role].head
+  if head is None or head.outputs != 1:
+    raise ConfigError(
+        f"config.updates.{name} needs values, and roles.{role} has no head with one output; give "
+        f"it head=fn('rljax.models.heads:head'), or name a role that has one as `value`")
+  return role
 
 
 def _owner(config, name):
-  """The role whose weights this one uses."""
+  """The role whose weights an update of this one moves: its own, or those of whom it shares."""
   for _ in config.roles:
-    if not config.roles[name].shares:
+    if not config.roles[name].shares or config.roles[name].lora is not None:
       return name
     if config.roles[name].shares not in config.roles:
       raise ConfigError(

@@ -114,9 +114,11 @@ class Loop:
       self.host["memories"][name], episodes = memory.update(self.host["memories"][name], episodes)
     chosen = self.r.select(episodes) if self.r.select else episodes
     clock.lap("reward")
+    # All are prepared before any weight moves, so that critic and policy read the same values.
+    batches = {name: self._prepare(update, chosen) for name, update in self.r.updates.items()}
     for name, update in self.r.updates.items():
       prefix = "" if len(self.r.updates) == 1 else f"{name}/"
-      metrics = self._update(step, name, update, chosen)
+      metrics = self._update(step, name, update, batches.pop(name))
       scalars.update({prefix + k: v for k, v in metrics.items()})
     clock.lap("update")
     self.log.episodes(step, episodes)
@@ -167,26 +169,35 @@ class Loop:
       return self.r.samplers[role].generate(prompts, seeds, key, **settings)
     return sample
 
-  def _update(self, step, name, update, episodes) -> dict[str, float]:
-    roles, owner = self.r.roles, self.r.roles.owner(update.role)
+  def _prepare(self, update, episodes) -> types.Batch:
+    """The batch of an update on the devices, with all that the current weights say about it."""
+    roles = self.r.roles
     if update.speaker:
       episodes = [e for e in episodes if e.info.get("role", "policy") == update.speaker]
     host_batch = collate.collate(episodes, shapes=update.shapes, pad_id=self.r.tokenizer.pad_id,
                                  discount=update.discount)
+    if update.pack is not None:
+      packed = update.pack(host_batch)
+      self._note_faults({"not_packed": packed is None})  # they did not fit: one row each, slower
+      host_batch = host_batch if packed is None else packed
     batch = sharding.put_rows(host_batch, self.r.mesh)
-    ref = roles.params(update.ref) if update.ref else None
+    ref, value = (roles.params(r) if r else None for r in (update.ref, update.value))
+    with _guard():
+      return update.prepare(roles.params(update.role), ref, batch, value)
+
+  def _update(self, step, name, update, batch) -> dict[str, float]:
+    roles, owner = self.r.roles, self.r.roles.owner(update.role)
+    base = roles.base(owner)
     collected = []
     orders = [sharding.put_replicated(
         rng.host(self.config.seed, "minibatch", step, name, e).permutation(update.shapes.B)
         .astype(np.int32), self.r.mesh) for e in range(update.epochs)] if update.slice else [None]
     parts = [sharding.put_replicated(np.int32(i), self.r.mesh) for i in range(update.minibatches)]
-    # Nothing may cross to or from the host inside an update (op by op, without jit, constants do).
-    with jax.transfer_guard("allow" if jax.config.jax_disable_jit else "disallow"):
-      batch = update.prepare(roles.params(update.role), ref, batch)
+    with _guard():
       for order in orders:
         for part in parts:
           piece = update.slice(batch, order, part) if update.slice else batch
-          roles.states[owner], metrics = update.step(roles.states[owner], piece)
+          roles.states[owner], metrics = update.step(roles.states[owner], piece, base)
           collected.append(metrics)
       roles.follow(update.role)
     total = functools.reduce(types.merge_metrics, jax.device_get(collected))
@@ -302,6 +313,11 @@ def _episode_scalars(episodes) -> dict[str, float]:
     out["reward/std"] = float(np.mean(stds)) if stds else 0.0
     out["reward/zero_std_groups"] = float(np.mean([s == 0 for s in stds])) if stds else 0.0
   return out
+
+
+def _guard():
+  """Nothing may cross to or from the host inside (op by op, without jit, constants do)."""
+  return jax.transfer_guard("allow" if jax.config.jax_disable_jit else "disallow")
 
 
 class _Clock:

@@ -9,6 +9,7 @@ import numpy as np
 
 from rljax import config as config_lib
 from rljax import optim, rng, sharding
+from rljax.models import lora
 from rljax.sampling import engine as engine_lib
 from rljax.train import step as step_lib
 from rljax.types import PyTree, TrainState
@@ -21,7 +22,8 @@ class Role:
   Attributes:
     policy: its pure functions.
     train: it has an optimizer state of its own.
-    shares: name of the role whose weights it uses; "" = its own.
+    shares: name of the role whose weights it uses; "" = its own. A policy with adapters owns those
+      (and its head), over the weights of this role.
     init: (key) -> params, or the name of the role to copy at the start.
     follow, decay: after each update, weights <- decay * weights + (1 - decay) * those of `follow`.
   """
@@ -35,11 +37,15 @@ class Role:
 
 
 class Roles:
-  """All models of a run. `states[name]` is a TrainState for a trained role, params if frozen."""
+  """All models of a run. `states[name]` is a TrainState for a trained role, params if frozen; of a
+  role with adapters it holds what is its own only."""
 
   def __init__(self, specs: dict[str, Role], optimizers: dict[str, optim.Optimizer], mesh,
-               seed: int):
+               seed: int, sampler_layout: sharding.Layout | None = None):
     self.specs, self.optimizers, self.mesh, self.seed = specs, optimizers, mesh, seed
+    self.sampler_layout = sampler_layout  # None: the sampler reads the trained weights themselves
+    self._moved: dict[str, tuple[list, PyTree]] = {}
+    self._movers: dict[str, Callable] = {}
     self.states: dict[str, TrainState | PyTree] = {}
     for name, spec in specs.items():
       for other in filter(None, (spec.shares, spec.follow,
@@ -51,13 +57,28 @@ class Roles:
         donate_argnums=0, static_argnums=2)
 
   def owner(self, name: str) -> str:
-    while self.specs[name].shares:
+    """The role whose state an update of this one moves."""
+    while self.specs[name].shares and not self._adapts(name):
       name = self.specs[name].shares
     return name
 
+  def base(self, name: str) -> PyTree | None:
+    """The weights under the adapters of an owner; None if it has no adapters."""
+    return self.params(self.specs[name].shares) if self._adapts(name) else None
+
+  def _adapts(self, name):
+    return self.specs[name].policy.cfg.lora is not None
+
+  def _own(self, name) -> set[str] | None:
+    """Paths of the parameters an owner holds; None = all of its policy's."""
+    if not self._adapts(name):
+      return None
+    under = self.specs[self.specs[name].shares].policy.specs()
+    return set(self.specs[name].policy.specs()) - set(under)
+
   def init(self) -> None:
     """Creates all weights: own ones first, then copies of roles, in the order of need."""
-    waiting = [n for n, s in self.specs.items() if not s.shares]
+    waiting = [n for n in self.specs if self.owner(n) == n]
     while waiting:
       ready = [n for n in waiting
                if not isinstance(self.specs[n].init, str) or self.specs[n].init in self.states]
@@ -68,41 +89,76 @@ class Roles:
         waiting.remove(name)
 
   def _create(self, name):
-    spec = self.specs[name]
-    if isinstance(spec.init, str):
-      params = jax.tree.map(jnp.copy, self.params(spec.init))
+    spec, key = self.specs[name], rng.key(self.seed, "init", name)
+    if self._adapts(name):
+      params = spec.policy.init(key, self._own(name))
     else:
-      params = spec.init(rng.key(self.seed, "init", name))
-    params = sharding.put_replicated(params, self.mesh)
+      source = self.params(spec.init) if isinstance(spec.init, str) else spec.init(key)
+      try:
+        params = spec.policy.adopt(source, key)
+        if isinstance(spec.init, str):
+          params = jax.tree.map(jnp.copy, params)
+      except config_lib.ConfigError as e:
+        raise config_lib.ConfigError(f"config.roles.{name}.init: {e}") from None
+    places = self.shardings(name)
     if not spec.train:
-      return params
-    make = jax.jit(lambda p: step_lib.init_state(p, self.optimizers[name]))
-    return sharding.put_replicated(make(params), self.mesh)
+      return jax.device_put(params, places)
+    make = jax.jit(lambda p: step_lib.init_state(p, self.optimizers[name]), out_shardings=places)
+    return make(params)
 
   def abstract(self) -> dict[str, PyTree]:
     """The states as shapes with shardings, without creating a weight: what a restore needs."""
-    out = {}
-    for name, spec in self.specs.items():
-      if spec.shares:
-        continue
-      shapes = jax.eval_shape(spec.policy.init, jax.random.key(0))
-      if spec.train:
-        shapes = jax.eval_shape(
-            lambda p, n=name: step_lib.init_state(p, self.optimizers[n]), shapes)
-      place = sharding.replicated(self.mesh)
-      out[name] = jax.tree.map(
-          lambda x, place=place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
-    return out
+    return {name: self._abstract(name) for name in self.specs if self.owner(name) == name}
+
+  def _abstract(self, name):
+    spec = self.specs[name]
+    params = spec.policy.shapes(self._own(name))
+    if not spec.train:
+      return params
+    try:
+      state = jax.eval_shape(lambda p: step_lib.init_state(p, self.optimizers[name]), params)
+    except ValueError as e:
+      raise config_lib.ConfigError(f"the optimizer of role {name}: {e}") from None
+    places = spec.policy.layout.follow(state, params)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, places)
+
+  def shardings(self, name: str) -> PyTree:
+    """Where each array of an owner's state lives."""
+    return jax.tree.map(lambda x: x.sharding, self._abstract(name))
 
   def params(self, name: str) -> PyTree:
-    state = self.states[self.owner(name)]
-    return state.params if isinstance(state, TrainState) else state
+    """All weights that a role's policy reads; adapters joined to their base."""
+    owner = self.owner(name)
+    own = _params(self.states[owner])
+    return lora.join(self.base(owner), own) if self._adapts(owner) else own
+
+  def sampler_params(self, name: str) -> PyTree:
+    """The same in the sampler's layout and dtype, moved there once per change of the weights."""
+    params, layout = self.params(name), self.sampler_layout
+    if layout is None:
+      return params
+    leaves = jax.tree.leaves(params)
+    kept, moved = self._moved.get(name, ((), None))
+    if len(kept) != len(leaves) or any(a is not b for a, b in zip(kept, leaves)):
+      policy = dataclasses.replace(self.specs[name].policy, layout=layout)
+      if name not in self._movers:
+        places = jax.tree.map(lambda x: x.sharding, policy.shapes())
+        self._movers[name] = jax.jit(policy.for_sampling, out_shardings=places)
+      moved = self._movers[name](params)
+      self._moved[name] = leaves, moved
+    return moved
 
   def follow(self, updated: str) -> None:
     """Moves every role that follows the updated one."""
     for name, spec in self.specs.items():
       if spec.follow and self.owner(spec.follow) == self.owner(updated):
-        self.states[name] = self._ema(self.states[name], self.params(spec.follow), spec.decay)
+        self.states[name] = self._ema(
+            self.states[name], _params(self.states[self.owner(spec.follow)]), spec.decay)
+
+
+def _params(state):
+  return state.params if isinstance(state, TrainState) else state
 
 
 @dataclasses.dataclass(frozen=True)

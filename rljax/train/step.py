@@ -7,17 +7,19 @@ import jax.numpy as jnp
 import optax
 
 from rljax import nums, optim, types
+from rljax.models import lora
 from rljax.types import Batch, Mean, PyTree, TrainState
 
 
 def init_state(params: PyTree, optimizer: optim.Optimizer) -> TrainState:
-  return TrainState(jnp.zeros((), jnp.int32), params, optimizer.tx.init(params),
+  moved, _ = optim.partition(params, optimizer.freeze)
+  return TrainState(jnp.zeros((), jnp.int32), params, optimizer.tx.init(moved),
                     jnp.zeros((), jnp.int32))
 
 
 def make(logp_fn: Callable, objective: Callable, optimizer: optim.Optimizer, *,
-         accum: int = 1) -> Callable:
-  """Builds `step(state, batch) -> (state, metrics)`, to be jitted with its state donated.
+         accum: int = 1, router: float = 0.0, monitors: bool = True) -> Callable:
+  """Builds `step(state, batch, base) -> (state, metrics)`, to be jitted with its state donated.
 
   A gradient whose norm is not finite, or a non-finite loss, changes nothing but `state.step` and
   `state.skipped`.
@@ -26,32 +28,40 @@ def make(logp_fn: Callable, objective: Callable, optimizer: optim.Optimizer, *,
     logp_fn: (params, batch) -> TokenStats.
     objective: (stats, batch) -> Loss.
     accum: number of micro-batches the rows are cut into; the result is that of one whole batch.
+    router: weight of the balance loss of a mixture of experts, where the model has one.
+    monitors: log what is said of a policy (entropy, KL, sampler mismatch); not for a critic.
+
+  `step`'s third argument is None, or the weights that those of the state adapt (`lora.join`).
 
   Raises:
     ValueError: (when traced) the number of rows is not a multiple of `accum`.
   """
-  def loss_fn(params, batch):
-    stats = logp_fn(params, batch)
+  def loss_fn(moved, fixed, base, batch):
+    params = optim.combine(moved, fixed)
+    stats = logp_fn(params if base is None else lora.join(base, params), batch)
     loss = objective(stats, batch)
-    metrics = {**loss.metrics, **_monitors(stats, batch)}
-    return loss.total, (loss.weight, metrics)
+    metrics = {**loss.metrics, **(_monitors(stats, batch) if monitors else {})}
+    total = loss.total
+    if router and "router_B" in stats.extras:
+      balance = nums.masked_mean(stats.extras["router_B"], batch.valid_B)
+      metrics["router/balance"] = nums.mean_metric(stats.extras["router_B"], batch.valid_B)
+      total += router * balance * jnp.where(loss.weight > 0, loss.weight, 1.0 / accum)
+    return total, (loss.weight, metrics)
 
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
-  def gradients(params, batch):
+  def gradients(params, base, batch):
+    moved, fixed = optim.partition(params, optimizer.freeze)
     if accum == 1:
-      (total, (weight, metrics)), grads = grad_fn(params, batch)
+      (total, (weight, metrics)), grads = grad_fn(moved, fixed, base, batch)
       return total, weight, metrics, grads
-    B = batch.actions_BT.shape[0]
-    if B % accum:
-      raise ValueError(f"{B} rows cannot be cut into accum={accum} micro-batches")
-    micro = jax.tree.map(lambda x: x.reshape(accum, B // accum, *x.shape[1:]), batch)
+    micro = _micro(batch, accum)
 
     def add(carry, part):
-      (total, (weight, metrics)), grads = grad_fn(params, part)
+      (total, (weight, metrics)), grads = grad_fn(moved, fixed, base, part)
       return jax.tree.map(jnp.add, carry, (total, weight, grads)), metrics
 
-    zero = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    zero = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, moved))
     (total, weight, grads), stacked = jax.lax.scan(add, zero, micro)
     parts = [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(accum)]
     metrics = parts[0]
@@ -59,8 +69,9 @@ def make(logp_fn: Callable, objective: Callable, optimizer: optim.Optimizer, *,
       metrics = types.merge_metrics(metrics, part)
     return total, weight, metrics, grads
 
-  def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
-    total, weight, metrics, grads = gradients(state.params, batch)
+  def step(state: TrainState, batch: Batch, base: PyTree | None = None
+           ) -> tuple[TrainState, dict]:
+    total, weight, metrics, grads = gradients(state.params, base, batch)
     scale = 1.0 / jnp.where(weight > 0, weight, 1.0)
     loss = total * scale
     norm = optax.tree.norm(grads) * scale
@@ -68,8 +79,9 @@ def make(logp_fn: Callable, objective: Callable, optimizer: optim.Optimizer, *,
     if optimizer.max_norm:
       scale = scale * jnp.minimum(1.0, optimizer.max_norm / jnp.maximum(norm, 1e-30))
     grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
-    updates, opt_state = optimizer.tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    moved, fixed = optim.partition(state.params, optimizer.freeze)
+    updates, opt_state = optimizer.tx.update(grads, state.opt_state, moved)
+    params = optim.combine(optax.apply_updates(moved, updates), fixed)
     keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
     applied = state.step - state.skipped
     state = TrainState(state.step + 1, keep(params, state.params), keep(opt_state, state.opt_state),
@@ -81,6 +93,14 @@ def make(logp_fn: Callable, objective: Callable, optimizer: optim.Optimizer, *,
     return state, metrics
 
   return step
+
+
+def _micro(batch: Batch, accum: int) -> Batch:
+  """The batch with a leading axis of `accum` micro-batches."""
+  B = batch.actions_BT.shape[0]
+  if B % accum:
+    raise ValueError(f"{B} rows cannot be cut into accum={accum} micro-batches")
+  return jax.tree.map(lambda x: x.reshape(accum, x.shape[0] // accum, *x.shape[1:]), batch)
 
 
 def _monitors(stats, batch) -> dict[str, types.Metric]:
@@ -99,18 +119,40 @@ def _monitors(stats, batch) -> dict[str, types.Metric]:
 
 
 def make_prepare(logp_fn: Callable, ref_logp_fn: Callable | None, advantage: Callable | None, *,
-                 old_logp: bool) -> Callable:
-  """Builds `prepare(params, ref_params, batch) -> batch`: what is fixed before the first update.
+                 old_logp: bool, value_fn: Callable | None = None, own_value: bool = False,
+                 accum: int = 1) -> Callable:
+  """Builds `prepare(params, ref_params, batch, value_params) -> batch`, to be jitted.
 
-  Fills old_logp_BT (several updates per batch), ref_logp_BT and adv_BT; to be jitted.
+  What is fixed before the first update: old_logp_BT (of several updates per batch), ref_logp_BT,
+  value_BT and adv_BT.
+
+  Args:
+    value_fn: a critic: its stats at `value_params` hold the values; None = no critic.
+    own_value: the updated model holds the values itself.
+    accum: number of micro-batches in which the rows are scored, one after the other.
   """
-  def prepare(params, ref_params, batch: Batch) -> Batch:
+  def scored(fn, params, batch):
+    """(log-probabilities, values or None); what else the model says is not computed."""
+    def pick(part):
+      stats = fn(params, part)
+      return stats.logp_BT, stats.value_BT
+
+    if accum == 1:
+      return jax.lax.stop_gradient(pick(batch))
+    join = lambda x: x.reshape(-1, *x.shape[2:])
+    return jax.lax.stop_gradient(jax.tree.map(join, jax.lax.map(pick, _micro(batch, accum))))
+
+  def prepare(params, ref_params, batch: Batch, value_params=None) -> Batch:
+    if old_logp or own_value:
+      logp_BT, value_BT = scored(logp_fn, params, batch)
     if old_logp:
-      stats = logp_fn(params, batch)
-      batch = batch.replace(old_logp_BT=jax.lax.stop_gradient(stats.logp_BT))
+      batch = batch.replace(old_logp_BT=logp_BT)
+    if value_fn is not None:
+      value_BT = scored(value_fn, value_params, batch)[1]
+    if value_fn is not None or own_value:
+      batch = batch.replace(value_BT=value_BT)
     if ref_logp_fn is not None:
-      stats = ref_logp_fn(ref_params, batch)
-      batch = batch.replace(ref_logp_BT=jax.lax.stop_gradient(stats.logp_BT))
+      batch = batch.replace(ref_logp_BT=scored(ref_logp_fn, ref_params, batch)[0])
     return batch if advantage is None else advantage(batch)
 
   return prepare

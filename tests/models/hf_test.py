@@ -11,7 +11,7 @@ from rljax.config import ConfigError
 from rljax.models import families, hf, transformer
 
 torch = pytest.importorskip("torch", reason="torch writes the reference checkpoints")
-from tests.models import reference  # noqa: E402
+from tests.models import reference, transformer_test  # noqa: E402
 
 LENGTHS = [11, 6, 3]
 
@@ -58,12 +58,11 @@ def test_prefill_and_decode_equal_the_whole_forward(folders, case):
   x, lengths = tokens(), np.array([5, 4, 2])
   whole = transformer.forward(policy.cfg, params, jnp.asarray(x)).hidden
   prompt = np.where(np.arange(5) < lengths[:, None], x[:, :5], 0)
-  h, cache = policy.prefill(params, jnp.asarray(prompt), jnp.asarray(lengths), capacity=11)
+  h, cache = transformer_test.read(policy, params, prompt, lengths, capacity=11)
   rows = np.arange(3)
   for t in range(6):
     np.testing.assert_allclose(h, whole[rows, lengths + t - 1], atol=5e-5)
-    h, cache = policy.decode(
-        params, jnp.asarray(x[rows, lengths + t]), jnp.asarray(lengths + t), cache)
+    h, cache = transformer_test.decode(policy, params, x[rows, lengths + t], lengths + t, cache)
 
 
 def test_scanned_layers_of_two_kinds_equal_unrolled_ones(folders):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rljax.models import cache as cache_lib
 from rljax.models import policy as policy_lib
 from rljax.models import transformer
 
@@ -24,6 +25,20 @@ def hidden(cfg, params, tokens, *args):
 
 def tokens_of(B, S, seed=1):
   return jax.random.randint(jax.random.key(seed), (B, S), 0, CFG.vocab)
+
+
+def read(policy, params, prompt, lengths, capacity):
+  """Prompts into a cache of two segments."""
+  h, kv = policy.prefill(params, jnp.asarray(prompt), jnp.asarray(lengths))
+  cache = tuple(cache_lib.empty(policy.cfg, len(lengths), n) for n in (3, capacity - 3))
+  return h, cache_lib.write(cache, kv, jnp.zeros(len(lengths), int), jnp.asarray(lengths))
+
+
+def decode(policy, params, token_B, start_B, cache):
+  """One more token per row."""
+  one = jnp.ones(len(start_B), jnp.int32)
+  h, kv = policy.extend(params, jnp.asarray(token_B)[:, None], one, jnp.asarray(start_B), cache)
+  return h, cache_lib.write(cache, kv, jnp.asarray(start_B), one)
 
 
 def test_causal_and_right_padding(params):
@@ -89,11 +104,11 @@ def test_prefill_and_decode_equal_the_whole_forward(params):
   x, lengths = tokens_of(3, 9), np.array([2, 4, 5])
   whole = hidden(CFG, params, x)
   prompt = np.where(np.arange(5) < lengths[:, None], x[:, :5], 0)
-  h, cache = policy.prefill(params, jnp.asarray(prompt), jnp.asarray(lengths), capacity=9)
+  h, cache = read(policy, params, prompt, lengths, capacity=9)
   rows = np.arange(3)
   for t in range(4):
     np.testing.assert_allclose(h, whole[rows, lengths + t - 1], atol=2e-5)
-    h, cache = policy.decode(params, x[rows, lengths + t], jnp.asarray(lengths + t), cache)
+    h, cache = decode(policy, params, x[rows, lengths + t], lengths + t, cache)
 
 
 def test_several_tokens_may_be_appended_at_once(params):
@@ -102,12 +117,13 @@ def test_several_tokens_may_be_appended_at_once(params):
   x, lengths = tokens_of(2, 9), np.array([2, 4])
   whole = hidden(CFG, params, x)
   prompt = np.where(np.arange(4) < lengths[:, None], x[:, :4], 0)
-  _, cache = policy.prefill(params, jnp.asarray(prompt), jnp.asarray(lengths), capacity=9)
+  _, cache = read(policy, params, prompt, lengths, capacity=9)
   at = lengths[:, None] + np.arange(3)
   new = np.take_along_axis(np.asarray(x), at, axis=1)
-  h, cache, _ = transformer.forward(CFG, params, new, jnp.asarray(at), cache)
+  h, kv, _ = transformer.forward(CFG, params, new, jnp.asarray(at), cache, keep_kv=True)
+  cache = cache_lib.write(cache, kv, jnp.asarray(lengths), jnp.full(2, 3))
   np.testing.assert_allclose(h, np.take_along_axis(np.asarray(whole), at[..., None], 1), atol=2e-5)
-  h, _ = policy.decode(params, x[np.arange(2), lengths + 3], jnp.asarray(lengths + 3), cache)
+  h, _ = decode(policy, params, x[np.arange(2), lengths + 3], lengths + 3, cache)
   np.testing.assert_allclose(h, whole[np.arange(2), lengths + 3], atol=2e-5)
 
 

@@ -43,6 +43,7 @@ KNOBS = {
     "updates.policy.discount": (0.9, lambda r: r.updates["policy"].discount),
     "updates.policy.optimizer.lr": (0.5, lambda r: r.roles.optimizers["policy"].schedule(0)),
     "updates.policy.optimizer.max_norm": (0.5, lambda r: r.roles.optimizers["policy"].max_norm),
+    "layout.train": ("fsdp", lambda r: r.roles.specs["policy"].policy.layout.rules),
     "roles.teacher.decay": (0.1, lambda r: r.roles.specs["teacher"].decay),
     "roles.teacher.follow": ("", lambda r: r.roles.specs["teacher"].follow),
     "roles.teacher.shares": ("policy", lambda r: r.roles.owner("teacher")),
@@ -64,6 +65,8 @@ ELSEWHERE = {
     "checkpoint.every": "test_checkpoint_cadence", "checkpoint.keep": "test_checkpoint_cadence",
     "episodes_max_bytes": "runlog_test", "updates.policy.ref": "loop_test (refusal)",
     "updates.policy.role": "loop_test (refusal)", "updates.policy.accum": "test_accum",
+    "layout.tensor": "tests/models/sharding_test.py", "updates.policy.value": "value_test",
+    "updates.policy.router": "value_test", "updates.policy.pack": "value_test",
     "memories": "tests/rollouts/versus_test.py",
 }
 
@@ -88,7 +91,7 @@ def test_no_key_is_forgotten():
   for key in leaf_keys(loop_test.load()):
     family = any(k == key or k.startswith(key + ".") for k in covered)
     same_role = key.startswith("roles.") and key.split(".")[-1] in (
-        "model", "init", "train", "shares", "follow", "decay")
+        "model", "init", "head", "lora", "train", "shares", "follow", "decay")
     named = key.startswith(("rewards.", "evals."))
     assert family or same_role or named or key in (
         "rollout", "updates.policy.advantage", "updates.policy.objective"), key
@@ -98,9 +101,9 @@ def test_accum(monkeypatch):
   seen = []
   real = step_lib.make
 
-  def spy(*args, accum):
+  def spy(*args, accum, **kwargs):
     seen.append(accum)
-    return real(*args, accum=accum)
+    return real(*args, accum=accum, **kwargs)
 
   monkeypatch.setattr(step_lib, "make", spy)
   built(updates__policy__accum=2)

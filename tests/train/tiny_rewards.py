@@ -10,6 +10,11 @@ def even_digits(episodes, ctx):
   return np.asarray([sum(c in "02468" for c in e.response) / 3 for e in episodes])
 
 
+def one(episodes, ctx):
+  """The same for everybody."""
+  return np.ones(len(episodes))
+
+
 def uses_models(episodes, ctx, *, times: float = 1.0):
   """Mean log-probability of the response under the reference, and a fresh sample's length."""
   prefixes = [e.turns[0].tokens for e in episodes]
