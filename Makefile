@@ -26,6 +26,7 @@ install: $(VENV)/.core
 
 install-test: $(VENV)/.test
 
+quickstart: export JAX_PLATFORMS ?= cpu
 quickstart: install
 	$(BIN)/rljax-train --config configs/quickstart.py --workdir runs/quickstart
 
@@ -35,6 +36,7 @@ test: install-test
 lint: install-test
 	$(BIN)/ruff check .
 
+bench: export JAX_PLATFORMS ?= cpu
 bench: install
 	$(BIN)/python -m rljax.bench
 

@@ -3,6 +3,10 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The TPU compiler is used without a TPU: quietly, and by several test processes at a time.
+for key, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_ACCELERATOR_TYPE", "v5litepod-8"),
+                   ("TPU_WORKER_HOSTNAMES", "localhost"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "True")):
+  os.environ.setdefault(key, value)
 # Compiling dominates tests of tiny arrays; without LLVM's optimisations it takes a third as long.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
@@ -17,4 +21,4 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_addoption(parser):
-  parser.addoption("--kills", type=int, default=4, help="how often tests/train/kill_test.py kills")
+  parser.addoption("--kills", type=int, default=2, help="how often tests/train/kill_test.py kills")

@@ -1,11 +1,5 @@
 """The real TPU compiler accepts the steps of a run, for a named topology, with no TPU at hand."""
 
-import os
-
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
-os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-
 import jax
 import numpy as np
 import pytest
