@@ -86,10 +86,15 @@ class SandboxError(Exception):
 
 def run_python(code: str, *, stdin: str | bytes = "",
                files: Mapping[str, str | bytes] | None = None, limits: Limits = DEFAULT,
-               sandbox: str = "auto") -> Result:
-  """Runs a Python program as `main.py` in an empty folder; the arguments are those of `run`."""
-  return run(["main.py"], stdin=stdin, files={**(files or {}), "main.py": code}, limits=limits,
-             sandbox=sandbox)
+               sandbox: str = "auto", keeps_secrets: bool = False) -> Result:
+  """Runs a Python program as `main.py` in an empty folder; the arguments are those of `run`.
+
+  Args:
+    keeps_secrets: its stdin must stay hidden from processes it starts. (Bubblewrap's own process
+      beside it holds the same files, and runs as the same user unless we are root.)
+  """
+  return _run(["main.py"], stdin, {**(files or {}), "main.py": code}, limits, sandbox, (),
+              alone=keeps_secrets)
 
 
 def run(argv: Sequence[str], *, stdin: str | bytes = "",
@@ -107,8 +112,12 @@ def run(argv: Sequence[str], *, stdin: str | bytes = "",
     ConfigError: `sandbox="required"` without a working bubblewrap, or a mode that does not exist.
     SandboxError: the sandbox could not start. ValueError: a file name that leaves the folder.
   """
+  return _run(argv, stdin, files or {}, limits, sandbox, read_only)
+
+
+def _run(argv, stdin, files, limits, sandbox, read_only, alone=False):
   start = time.monotonic()
-  with launch(argv, files or {}, limits, sandbox, read_only, stdin=to_bytes(stdin)) as child:
+  with launch(argv, files, limits, sandbox, read_only, to_bytes(stdin), alone) as child:
     status, out, err = child.collect(start + limits.seconds, limits.output)
     code = child.end()
   if status == "ok" and code == 128 + signal.SIGXCPU:
@@ -181,7 +190,7 @@ def _bubblewrap() -> _Bubblewrap:
   return found
 
 
-def launch(argv, files, limits, sandbox, read_only, stdin):
+def launch(argv, files, limits, sandbox, read_only, stdin, alone=False):
   """Context manager of a running `Child`, as `run` starts it; stdin None = a pipe."""
   if sandbox not in MODES:
     raise config.ConfigError(f"sandbox: one of {', '.join(MODES)}, found {sandbox!r}")
@@ -190,7 +199,7 @@ def launch(argv, files, limits, sandbox, read_only, stdin):
     raise config.ConfigError(f"sandbox='required': {found.reason}")
   if not found.path and sandbox == "auto":
     _warn_once(found.reason)
-  return _start(argv, files, limits, found, read_only, stdin)
+  return _start(argv, files, limits, found, read_only, stdin, alone)
 
 
 @functools.cache
@@ -199,7 +208,7 @@ def _warn_once(reason):
 
 
 @contextlib.contextmanager
-def _start(argv, files, limits, bubblewrap, read_only, stdin):
+def _start(argv, files, limits, bubblewrap, read_only, stdin, alone=False):
   """A running `Child`; whatever is left of it at the end is killed."""
   with contextlib.ExitStack() as stack:
     blob = lambda data: stack.enter_context(_blob(data))
@@ -214,7 +223,7 @@ def _start(argv, files, limits, bubblewrap, read_only, stdin):
     if bubblewrap.path:
       inside = [(name, blob(to_bytes(data)).fileno()) for name, data in files.items()]
       fds += [fd for _, fd in inside]
-      prefix = _bubblewrap_argv(bubblewrap, limits, inside, read_only)
+      prefix = _bubblewrap_argv(bubblewrap, limits, inside, read_only, alone)
       uid = 1_000_000 + os.getpid() % (1 << 22) * 256 + next(_counter) % 256 \
           if os.geteuid() == 0 else 0
     else:
@@ -238,14 +247,14 @@ def _start(argv, files, limits, bubblewrap, read_only, stdin):
     yield child
 
 
-def _bubblewrap_argv(bubblewrap, limits, files, read_only):
+def _bubblewrap_argv(bubblewrap, limits, files, read_only, alone):
   size = ["--size", str(limits.disk)] if bubblewrap.version >= (0, 7) else []
   argv = [bubblewrap.path, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
           "--unshare-cgroup-try", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
   if os.geteuid() == 0:  # limits on processes do not bind root: the boot code becomes somebody else
     argv += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
   else:
-    argv += ["--unshare-user"]
+    argv += ["--unshare-user", *(["--as-pid-1"] if alone else [])]
   argv += ["--ro-bind", "/usr", "/usr"]
   for path in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
     if os.path.islink(path):

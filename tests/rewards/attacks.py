@@ -47,6 +47,24 @@ PROGRAMS = {
     "writes_pid1_fd": ("for n in range(32):\n"
                        "  try: open(f'/proc/1/fd/{n}', 'w').write('[\"pass\", \"\"]\\n' * 2)\n"
                        "  except OSError: pass\ndef add(a, b): return 3"),
+    "reads_the_tests": ("import glob, os\nfound = False\n"
+                        "for p in glob.glob('/proc/[0-9]*/fd/*'):\n  try:\n"
+                        "    fd = os.open(p, os.O_RDONLY | os.O_NONBLOCK)\n"
+                        "    found |= b'assert add' in os.read(fd, 1 << 20)\n"
+                        "    found |= b'assert add' in os.pread(fd, 1 << 20, 0)\n"
+                        "  except OSError: pass\ndef add(a, b): return a + b if found else 3"),
+    "kills_and_forges": ("import glob, os\nos.kill(os.getppid(), 9)\n"
+                         "for p in glob.glob('/proc/[0-9]*/fd/1'):\n  try:\n"
+                         "    fd = os.open(p, os.O_WRONLY | os.O_NONBLOCK)\n"
+                         "    os.write(fd, b'[\"pass\", \"\"]\\n' * 2)\n  except OSError: pass"),
+    "copies_a_verdict": ("import glob, os\nn = 0\ndef add(a, b):\n  global n\n  n += 1\n"
+                         "  if n == 1: return 3\n"
+                         "  for p in glob.glob('/proc/[0-9]*/fd/*'):\n    try:\n"
+                         "      r = os.open(p, os.O_RDONLY | os.O_NONBLOCK)\n"
+                         "      line = os.read(r, 200)\n"
+                         "      if line.startswith(b'[\"'):\n        os.kill(os.getppid(), 9)\n"
+                         "        os.write(os.open(p, os.O_WRONLY), line * 2)\n"
+                         "    except OSError: pass"),
     "ptraces_parent": ("import ctypes, os\nc = ctypes.CDLL(None)\n"
                        "if c.ptrace(16, os.getppid(), 0, 0) == 0:\n  def add(a, b): return a + b\n"
                        "else:\n  def add(a, b): return 3"),
@@ -104,8 +122,8 @@ ESCAPES = {
     "writes_dev": f"open('/dev/x', 'w').write('x')\n{_LOOK}",
     "writes_shm": f"open('/dev/shm/x', 'w').write('x')\n{_LOOK}",
     "writes_proc_sys": f"open('/proc/sys/kernel/hostname', 'w').write('x')\n{_LOOK}",
-    "proc_root": f"import os\nos.listdir('/proc/1/root/home')\n{_LOOK}",
-    "proc_cwd": f"import os\nos.listdir('/proc/1/cwd/')\n{_LOOK}",
+    "proc_root": f"import os\nassert os.path.exists('/proc/1/root' + REPOSITORY)\n{_LOOK}",
+    "proc_cwd": ("import os\nassert os.path.exists('/proc/1/cwd/../../..' + REPOSITORY)\n" + _LOOK),
     "symlink": ("import os\nos.symlink('/etc/passwd', 'a')\nopen('a').read()\n" + _LOOK),
     "symlink_up": ("import os\nos.symlink('../../../../root', 'b')\n"
                    "assert [x for x in os.listdir('b') if x != '.pyenv']\n" + _LOOK),

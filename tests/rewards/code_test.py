@@ -21,7 +21,8 @@ bubblewrap = pytest.param("required", marks=pytest.mark.skipif(
 modes = pytest.mark.parametrize("mode", ["rlimit", bubblewrap])
 # What resource limits alone do not hold: all processes of a user, and anything for root.
 NEED_ISOLATION = {"fork_bomb", "thread_bomb", "kills_all"}
-NEED_NO_ROOT = {"reads_parent_memory", "writes_parent_fd", "ptraces_parent", "writes_pid1_fd"}
+NEED_NO_ROOT = {"reads_parent_memory", "writes_parent_fd", "ptraces_parent", "writes_pid1_fd",
+                "reads_the_tests", "kills_and_forges", "copies_a_verdict"}
 
 
 def statuses(program, tests, **kwargs):
@@ -76,6 +77,32 @@ def test_no_attack_passes(name, mode):
   verdicts = statuses(attacks.PROGRAMS[name], ADD, case_seconds=1, limits=LIMITS, mode=mode)
   assert len(verdicts) == 2 and verdicts[1] != "pass"
   assert time.monotonic() - start < 10
+
+
+HIDDEN = {"writes_pid1_fd", "writes_parent_fd", "reads_parent_memory", "reads_the_tests",
+          "kills_and_forges", "copies_a_verdict", "kills_all", "ptraces_parent"}
+
+
+@pytest.mark.parametrize("mode", [bubblewrap])
+@pytest.mark.parametrize("name", HIDDEN)
+def test_an_ordinary_user_is_as_safe(name, mode, monkeypatch):
+  """Without root, bubblewrap's processes belong to the same user as the program."""
+  monkeypatch.setattr(os, "geteuid", lambda: 1000)
+  verdicts = statuses(attacks.PROGRAMS[name], ADD, case_seconds=1, limits=LIMITS, mode=mode)
+  assert verdicts[1] != "pass"
+  assert statuses("def add(a, b): return a + b", ADD, mode=mode) == ["pass"] * 2
+
+
+@pytest.mark.parametrize("euid", [0, 1000])
+@pytest.mark.parametrize("mode", [bubblewrap])
+def test_the_judge_cannot_be_seen(euid, mode, monkeypatch):
+  if euid != os.geteuid() != 0:
+    pytest.skip("needs root")
+  monkeypatch.setattr(os, "geteuid", lambda: euid)
+  program = ("import os\ndef add(a, b):\n  for n in ('mem', 'fd/0', 'fd/1', 'environ'):\n"
+             "    for p in (1, os.getppid()):\n      try:\n        open(f'/proc/{p}/{n}', 'rb')\n"
+             "        return (p, n)\n      except PermissionError:\n        pass\n  return a + b")
+  assert code.run_tests(program, ADD, mode=mode) == [code.Verdict("pass")] * 2
 
 
 def test_there_are_forty_attacks():
