@@ -48,9 +48,9 @@ PROGRAMS = {
                        "  try: open(f'/proc/1/fd/{n}', 'w').write('[\"pass\", \"\"]\\n' * 2)\n"
                        "  except OSError: pass\ndef add(a, b): return 3"),
     "reads_the_tests": ("import glob, os\nfound = False\n"
-                        "for p in glob.glob('/proc/[0-9]*/fd/*'):\n  try:\n"
+                        "for p in glob.glob('/proc/[0-9]*/fd/*'):\n"
+                        "  if f'/{os.getpid()}/' in p: continue\n  try:\n"
                         "    fd = os.open(p, os.O_RDONLY | os.O_NONBLOCK)\n"
-                        "    found |= b'assert add' in os.read(fd, 1 << 20)\n"
                         "    found |= b'assert add' in os.pread(fd, 1 << 20, 0)\n"
                         "  except OSError: pass\ndef add(a, b): return a + b if found else 3"),
     "kills_and_forges": ("import glob, os\nos.kill(os.getppid(), 9)\n"
