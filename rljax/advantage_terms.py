@@ -1,4 +1,4 @@
-"""Pieces of advantages: who belongs together, centring, whitening, linear recurrences over time."""
+"""Pieces of advantages: who belongs together, centring, whitening."""
 
 import jax
 import jax.numpy as jnp
@@ -102,14 +102,6 @@ def whitened(x_BT: Array, mask_BT: Array, ids_B: Array, *, shift: bool, eps: flo
   if not shift:
     centred_BT = centred_BT + jnp.where(on_BT, mean_B1 + low_B1, 0.0)
   return centred_BT * jax.lax.rsqrt(var_B1 + eps)
-
-
-def recurrence(a_BT: Array, b_BT: Array) -> Array:
-  """x_t = b_t + a_t x_{t+1} with x_T = 0, for all rows at once, in log T steps."""
-  def compose(later, earlier):  # the scan runs from the end: the first argument is later in time
-    (a_l, b_l), (a_e, b_e) = later, earlier
-    return a_e * a_l, b_e + a_e * b_l
-  return jax.lax.associative_scan(compose, (a_BT, b_BT), axis=1, reverse=True)[1]
 
 
 def kl_estimate(batch: Batch, estimator: str) -> Array:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax import advantage_terms as terms
-from rljax import nums, types
+from rljax import nums, ops, types
 from rljax.types import Batch
 
 # --- one advantage per row ------------------------------------------------------------------------
@@ -59,10 +59,9 @@ def group_norm(batch: Batch, *, scale_by_std: bool = True, eps: float = 1e-6, dd
     ddof: 1 for the unbiased standard deviation, 0 for the population's.
     by, reward: see the module.
   """
-  reward_B = terms.rewards(batch, reward)
-  stats = terms.centre(reward_B, terms.group_ids(batch, by), reward_B.shape[0])
-  adv_B = terms.standardise(*stats, eps=eps, ddof=ddof) if scale_by_std else stats[0]
-  return batch.replace(adv_BT=terms.per_token(batch, adv_B))
+  return batch.replace(adv_BT=ops.group_advantages(
+      terms.rewards(batch, reward), terms.group_ids(batch, by), batch.mask_BT,
+      valid_B=batch.valid_B, scale_by_std=scale_by_std, eps=eps, ddof=ddof))
 
 
 def leave_one_out(batch: Batch, *, by: tuple[str, ...] = ("group_B",), reward: str = "") -> Batch:
@@ -75,10 +74,9 @@ def leave_one_out(batch: Batch, *, by: tuple[str, ...] = ("group_B",), reward: s
     batch: `reward_BT` [B, T], group ids [B].
     by, reward: see the module.
   """
-  reward_B = terms.rewards(batch, reward)
-  adv_B, _, count_B = terms.centre(reward_B, terms.group_ids(batch, by), reward_B.shape[0])
-  adv_B = adv_B * count_B / jnp.maximum(count_B - 1.0, 1.0)
-  return batch.replace(adv_BT=terms.per_token(batch, adv_B))
+  return batch.replace(adv_BT=ops.group_advantages(
+      terms.rewards(batch, reward), terms.group_ids(batch, by), batch.mask_BT,
+      valid_B=batch.valid_B, scale_by_std=False, leave_one_out=True))
 
 
 def baseline(batch: Batch, *, column: str = "baseline_B", reward: str = "") -> Batch:
@@ -145,18 +143,9 @@ def gae(batch: Batch, *, lam: float = 0.95, whitened: bool = True) -> Batch:
   """
   if batch.value_BT is None:
     raise ValueError("gae needs value_BT")
-  mask_BT, paid_BT = terms.trained(batch), terms.paid(batch)
-  value_BT = jnp.where(mask_BT > 0, batch.value_BT, 0.0)
-  hole_BT = (1.0 - mask_BT) * (batch.discount_BT > 0)  # an untrained last action ends the episode
-
-  def following(x_BT):  # x at t + 1
-    return jnp.pad(x_BT[:, 1:], ((0, 0), (0, 1)))
-  next_value_BT = following(terms.recurrence(hole_BT, mask_BT * value_BT))
-  late_BT = following(terms.recurrence(1.0 - mask_BT, (1.0 - mask_BT) * paid_BT))
-  delta_BT = paid_BT + late_BT + batch.discount_BT * next_value_BT - value_BT
-  adv_BT = mask_BT * terms.recurrence(
-      mask_BT * batch.discount_BT * lam + hole_BT, mask_BT * delta_BT)
-  extras = {**batch.extras, "return_BT": adv_BT + value_BT}
+  adv_BT, return_BT = ops.gae(batch.value_BT, terms.paid(batch), batch.discount_BT,
+                              terms.trained(batch), lam=lam)
+  extras = {**batch.extras, "return_BT": return_BT}
   batch = batch.replace(adv_BT=adv_BT, extras=extras)
   return whiten(batch) if whitened else batch
 
@@ -172,7 +161,7 @@ def returns(batch: Batch) -> Batch:
   """
   mask_BT = terms.trained(batch)
   keep_BT = jnp.where(mask_BT > 0, batch.discount_BT, (batch.discount_BT > 0).astype(jnp.float32))
-  return batch.replace(adv_BT=mask_BT * terms.recurrence(keep_BT, terms.paid(batch)))
+  return batch.replace(adv_BT=mask_BT * ops.recurrence(keep_BT, terms.paid(batch)))
 
 
 def whiten(batch: Batch, *, by: tuple[str, ...] = (), shift: bool = True, eps: float = 1e-8,

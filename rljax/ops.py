@@ -9,7 +9,15 @@ works on its own tokens, and on its own part of the vocabulary if the layout spl
 
 from rljax import sharding
 from rljax.types import Array
+from rljax_kernels.gae import op as gae_op
+from rljax_kernels.group_advantage import op as group_advantage_op
+from rljax_kernels.pg_loss import op as pg_loss_op
 from rljax_kernels.token_logprob import op as token_logprob_op
+
+group_advantages = group_advantage_op.group_advantages
+gae = gae_op.gae
+recurrence = gae_op.recurrence
+pg_token_loss = pg_loss_op.pg_token_loss
 
 
 def token_logprobs(hidden_BTD: Array, unembed: Array, targets_BT: Array, *,
@@ -28,7 +36,7 @@ def token_logprobs(hidden_BTD: Array, unembed: Array, targets_BT: Array, *,
     softcap: c in c * tanh(logits / c) (Gemma 2); 0 = off.
     return_entropy: also return the entropy of each distribution, in nats (differentiable).
     top_k: also return the ids of the k largest logits, descending.
-    implementation: "xla", "mosaic" (TPU), or None (best available).
+    implementation: "xla", "mosaic" (TPU), "triton" (GPU), or None (best available).
 
   Returns:
     logp_BT float32, or a tuple with entropy_BT float32 and ids int32 [B, T, top_k] if asked for.

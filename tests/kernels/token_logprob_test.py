@@ -1,6 +1,7 @@
-"""Token logprobs: reference and TPU kernel (interpreted) against a float64 formula."""
+"""Token logprobs: reference and (interpreted) TPU and GPU kernels against a float64 formula."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,11 @@ from jax.experimental.pallas import tpu as pltpu
 
 from rljax_kernels.token_logprob import mosaic, op
 
+KINDS = ["xla", "mosaic", "triton"]
 RACES = pltpu.InterpretParams(detect_races=True, out_of_bounds_reads="uninitialized")
-SIZES = [  # B, T, D, V: one token; nothing aligned; several blocks of tokens; real vocabularies
-    (1, 1, 128, 7), (3, 7, 128, 257), (2, 90, 256, 1500), (1, 5, 128, 32000), (1, 3, 128, 151936)]
+SIZES = [  # B, T, D, V: one token; nothing aligned; several blocks of tokens and ids
+    (1, 1, 128, 7), (3, 7, 128, 257), (2, 90, 256, 1500)]
+LARGE = [(1, 5, 128, 32000), (1, 3, 128, 151936)]  # real vocabularies: slow to interpret
 OPTIONS = [
     {}, {"temperature": 0.7}, {"softcap": 5.0, "temperature": 1.3}, {"transposed": True},
     {"transposed": True, "softcap": 2.0}]
@@ -65,12 +68,10 @@ def errors(found, wanted):
           for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)]
 
 
-@pytest.mark.parametrize("kind", ["xla", "mosaic"])
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o) or "plain")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size, options", [
+    *itertools.product(SIZES, OPTIONS), *itertools.product(LARGE, OPTIONS[:1])], ids=str)
 def test_float32_is_exact_to_1e_5(kind, size, options):
-  if size[3] > 2000 and options not in OPTIONS[:1]:
-    pytest.skip("large vocabularies are slow to interpret; options are tested on small ones")
   layout = {"transposed": options.get("transposed", False)}
   h, w, y, g = case(*size, **layout)
   static = {k: v for k, v in options.items() if k != "temperature"}
@@ -81,18 +82,19 @@ def test_float32_is_exact_to_1e_5(kind, size, options):
 def test_bfloat16_within_2e_2_and_no_worse_than_the_reference():
   h, w, y, g = case(2, 90, 256, 1500, dtype=jnp.bfloat16)
   wanted = exact(h, w, y, g)
-  kernel, reference = (errors(ours(h, w, y, g, jnp.float32(1.0), kind), wanted)
-                       for kind in ("mosaic", "xla"))
-  assert max(kernel) < 2e-2
-  for a, b in zip(kernel, reference):
-    assert a <= 1.2 * b + 1e-6
+  reference, *kernels = (errors(ours(h, w, y, g, jnp.float32(1.0), kind), wanted)
+                         for kind in KINDS)
+  for kernel in kernels:
+    assert max(kernel) < 2e-2
+    for a, b in zip(kernel, reference):
+      assert a <= 1.2 * b + 1e-5
 
 
 def test_mixed_precision_keeps_the_dtypes_and_adds_in_float32():
   h, _, y, g = case(1, 40, 128, 700, dtype=jnp.bfloat16)
   _, w, _, _ = case(1, 40, 128, 700)
   wanted = exact(h, w.astype(jnp.bfloat16), y, g)
-  for kind in ("xla", "mosaic"):
+  for kind in KINDS:
     found = ours(h, w, y, g, jnp.float32(1.0), kind)
     assert found[1][0].dtype == jnp.bfloat16 and found[1][1].dtype == jnp.float32
     assert max(errors(found, wanted)) < 2e-2
@@ -107,7 +109,7 @@ def test_the_copies_of_the_backward_do_not_race(capfd):
   assert "RACE" not in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("kind", ["xla", "mosaic"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_ignored_and_impossible_targets(kind):
   h, w, y, g = case(1, 20, 128, 300)
   keep = np.asarray(y)[0] >= 0
@@ -124,7 +126,7 @@ def test_ignored_and_impossible_targets(kind):
   assert np.isnan(logp[0, 3]) and np.isnan(logp).sum() == 1 and np.isfinite(entropy).all()
 
 
-@pytest.mark.parametrize("kind", ["xla", "mosaic"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_extreme_logits_stay_finite(kind):
   h, w, y, g = case(1, 20, 128, 700)
   out, grads = ours(h * 1e4, w, y, g, jnp.float32(1.0), kind)
@@ -187,14 +189,29 @@ def test_none_takes_the_kernel_on_a_tpu_where_it_pays():
   assert not platforms(None, D=96)  # the kernel cannot
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_gpu_kernel_lowers_for_cuda(transposed):
+  h, w, y, _ = case(1, 70, 128, 5000, dtype=jnp.bfloat16, transposed=transposed)
+
+  def lowered(implementation):
+    f = jax.jit(jax.grad(lambda h, w: op.token_logprobs(
+        h, w, y, transposed=transposed, implementation=implementation).sum(), (0, 1)))
+    return f.trace(h, w).lower(lowering_platforms=("cuda",)).as_text()
+
+  assert lowered("triton").count("@__gpu$xla.gpu.triton") == 3  # forward; a slice and the rest
+  assert "triton" not in lowered(None)  # not before it has been measured
+
+
 def test_a_named_implementation_that_cannot_be_used_is_an_error():
   h, w, y, _ = case(1, 4, 96, 50)
   with pytest.raises(ValueError, match="'mosaic'.* width of 96 is not a multiple of 128"):
     op.token_logprobs(h, w, y, implementation="mosaic")
+  with pytest.raises(ValueError, match="'triton'.* no top_k"):
+    op.token_logprobs(*case(1, 4, 128, 50)[:3], implementation="triton", top_k=1)
   with pytest.raises(ValueError, match="float16 is neither"):
     op.token_logprobs(*(jnp.zeros(s, jnp.float16) for s in ((1, 4, 128), (50, 128))), y,
                       implementation="mosaic")
-  with pytest.raises(ValueError, match="no implementation 'magic'; there is: xla, mosaic"):
+  with pytest.raises(ValueError, match="no implementation 'magic'; there is: xla, mosaic, triton"):
     op.token_logprobs(h, w, y, implementation="magic")
   with pytest.raises(ValueError, match="(?i)interpret mode"):  # no TPU here
     op.token_logprobs(*case(1, 4, 128, 50)[:3], implementation="mosaic")
@@ -213,8 +230,11 @@ def test_wrong_shapes_are_errors():
 def test_blocks_fit_in_the_memory_of_every_known_device():
   for kind, entry in mosaic.BLOCKS.items():
     for name in ("forward", "backward"):
-      for D in (128, 4096, 8192):
-        for weights in (2, 4):
-          n, v, limit = mosaic.blocks(name, kind, 8192, D, 151936, 2, weights)
-          assert n % 16 == 0 and v % 128 == 0
-          assert mosaic._bytes(name, n, v, D, 2, weights) <= limit == entry["vmem_mib"] * 2**20
+      for D in (128, 4096, 8192, 16384):
+        for weights in (jnp.bfloat16, jnp.float32):
+          h, w = jnp.zeros((1, 1, D), jnp.bfloat16), jax.ShapeDtypeStruct((9999, D), weights)
+          n, v, limit = mosaic.blocks(name, kind, 8192, D, 151936, 2, w.dtype.itemsize)
+          assert n % 16 == 0 and v % 128 == 0 and limit == entry["vmem_mib"] * 2**20
+          fits = mosaic._bytes(name, n, v, D, 2, w.dtype.itemsize) <= limit
+          assert fits or "do not fit" in mosaic.fault(h, w, kind)
+          assert fits or D > 4096  # the width of an 8B model fits everywhere

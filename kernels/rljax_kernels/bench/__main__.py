@@ -43,47 +43,60 @@ def default_cases(device_platform: str, args) -> list[cases.Case]:
           cases.pg_token_loss(rows, length)]
 
 
-def seconds(call, inputs, repeats: int) -> float:
-  """The best of several runs: what the work takes when nothing else runs."""
-  jax.block_until_ready(call(*inputs))
-  best = float("inf")
-  for _ in range(repeats):
-    start = time.perf_counter()
-    jax.block_until_ready(call(*inputs))
-    best = min(best, time.perf_counter() - start)
+def seconds(calls: dict, inputs, repeats: int) -> dict:
+  """The best of several runs of each call: what it takes when nothing else runs.
+
+  The calls take turns, so that a busy moment of the machine hits all of them.
+  """
+  best = dict.fromkeys(calls, float("inf"))
+  for _ in range(repeats + 1):  # the first round warms up
+    for name, call in calls.items():
+      start = time.perf_counter()
+      jax.block_until_ready(call(*inputs))
+      best[name] = min(best[name], time.perf_counter() - start)
   return best
 
 
-def matmul_rate(dtype: str, shape: tuple[int, int, int], repeats: int) -> float:
-  """FLOP/s of [n, k] x [k, m], with m cut to 8192 so that the result stays small."""
-  n, k, m = shape[0], shape[1], min(shape[2], 8192)
-  a, b = jnp.ones((n, k), dtype), jnp.ones((k, m), dtype)
-  product = jax.jit(lambda a, b: jnp.dot(a, b, preferred_element_type=jnp.float32).astype(dtype))
-  return 2.0 * n * k * m / seconds(product, (a, b), repeats)
+def bare_matmul(case: cases.Case):
+  """The case's product, cut to 8192 columns so that the result stays small; and what share that is.
+  """
+  columns = case.matmul[2]
+  product = jax.jit(lambda a, b, *_: jax.lax.dot_general(
+      a[0], b[:8192], (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32).astype(a.dtype))
+  return product, min(columns, 8192) / columns
 
 
-def measure(case: cases.Case, form: str, device, *, repeats: int, timed: bool) -> list[str]:
-  """One row of the table. A form that cannot run here says why in its last column."""
-  row = [case.operation, case.size, case.dtype, form]
-  if timed and form == "mosaic" and device.platform != "tpu":
-    return [*row, "-", "-", "-", "not measured: needs a TPU"]
-  try:
-    gradient = case.compile(form, device)
-  except Exception as e:  # too large for the device, most often
-    return [*row, "-", "-", "-", f"{type(e).__name__}: {str(e).splitlines()[0][:60]}"]
-  extra = f"{gradient.temporary_bytes / 2**20:.1f}"
-  if not timed:
-    return [*row, "-", "-", extra, "compiled only"]
-  inputs = case.inputs(device)
-  forward = seconds(case.compile(form, device, backward=False).call, inputs, repeats)
-  both = seconds(gradient.call, inputs, repeats) if case.differentiable else None
-  backward = "-" if both is None else f"{(both - forward) * 1e3:.2f}"
-  share = "-"
-  if case.matmul:
-    n, k, m = case.matmul
-    floor = 4 * 2.0 * n * k * m / matmul_rate(case.dtype, case.matmul, repeats)
-    share = f"{floor / both:.0%} of {floor * 1e3:.1f} ms"
-  return [*row, f"{forward * 1e3:.2f}", backward, extra, share]
+def measure(case: cases.Case, device, *, repeats: int, timed: bool) -> list[list[str]]:
+  """A row of the table per form. A form that cannot run here says why in its last column."""
+  rows, calls, extra = {}, {}, {}
+  for form in case.forms:
+    home = {"mosaic": "tpu", "triton": "gpu"}.get(form, device.platform)
+    if home != device.platform:
+      rows[form] = ["-", "-", "-", f"not measured: needs a {home.upper()}"]
+      continue
+    try:
+      gradient = case.compile(form, device)
+      if timed:
+        calls[form, "both"] = gradient.call
+        calls[form, "forward"] = case.compile(form, device, backward=False).call
+    except Exception as e:  # too large for the device, most often
+      rows[form] = ["-", "-", "-", f"{type(e).__name__}: {str(e).splitlines()[0][:60]}"]
+      continue
+    extra[form] = f"{gradient.temporary_bytes / 2**20:.1f}"
+    rows[form] = ["-", "-", extra[form], "compiled only"]
+  if timed:
+    if case.matmul:
+      calls["matmul"], part = bare_matmul(case)
+    best = seconds(calls, case.inputs(device), repeats)
+    for form in extra:
+      forward, both = best[form, "forward"], best[form, "both"]
+      share = "-"
+      if case.matmul:
+        floor = 4 * best["matmul"] / part
+        share = f"{floor / both:.0%} of {floor * 1e3:.1f} ms"
+      backward = f"{max(both - forward, 0) * 1e3:.2f}" if case.differentiable else "-"
+      rows[form] = [f"{forward * 1e3:.2f}", backward, extra[form], share]
+  return [[case.operation, case.size, case.dtype, form, *row] for form, row in rows.items()]
 
 
 def table(rows: list[list[str]]) -> str:
@@ -105,7 +118,7 @@ def tune(case: cases.Case, device, *, repeats: int, time_of=seconds) -> dict:
       mosaic.BLOCKS[kind] = {**entry, name: list(blocks)}
       try:
         call = case.compile("mosaic", device, backward=name == "backward").call
-        found[blocks] = time_of(call, inputs, repeats)
+        found[blocks] = time_of({"": call}, inputs, repeats)[""]
       except Exception as e:  # does not fit
         print(f"  {name} {blocks}: {str(e).splitlines()[0][:80]}")
         continue
@@ -149,8 +162,8 @@ def main(argv: list[str] | None = None) -> int:
       parser.error("--tune measures: it needs a TPU")
     print(json.dumps(tune(chosen[0], device, repeats=args.repeats), indent=2))
     return 0
-  rows = [measure(case, form, device, repeats=args.repeats, timed=not args.topology)
-          for case in chosen for form in case.forms]
+  rows = [row for case in chosen
+          for row in measure(case, device, repeats=args.repeats, timed=not args.topology)]
   text = f"{describe(device, args.topology)}\n\n{table(rows)}\n"
   print(text)
   if args.record:

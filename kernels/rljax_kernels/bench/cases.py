@@ -112,7 +112,8 @@ def token_logprobs(tokens: int, width: int, vocab: int, dtype: str) -> Case:
 
   return Case(
       "token_logprobs", f"N={tokens} D={width} V={vocab}", dtype,
-      {"dense": lambda placement: scalar(_dense), "xla": op("xla"), "mosaic": op("mosaic")},
+      {"dense": lambda placement: scalar(_dense), "xla": op("xla"), "mosaic": op("mosaic"),
+       "triton": op("triton")},
       (jax.ShapeDtypeStruct((1, tokens, width), dtype), jax.ShapeDtypeStruct((vocab, width), dtype),
        _ids(1, tokens)), 2, (tokens, width, vocab), vocab)
 

@@ -48,5 +48,5 @@ def gae(value_BT, reward_BT, discount_BT, mask_BT, *, lam, interpret):
       scratch_shapes=[pltpu.VMEM((8, ROWS), jnp.float32)],
       compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
       name="gae", interpret=interpret,
-  )(value_BT.T, reward_BT.T, discount_BT.T, mask_BT.T)
+  )(*(x.T.astype(jnp.float32) for x in (value_BT, reward_BT, discount_BT, mask_BT)))
   return out.T

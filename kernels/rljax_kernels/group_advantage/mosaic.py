@@ -30,7 +30,7 @@ def group_advantages(reward_B, group_B, mask_BT, valid_B, *, finish, interpret):
   B, T = mask_BT.shape
   rows = -(-B // ROWS) * ROWS
   pad = lambda x: jnp.pad(x, [(0, rows - B)] + [(0, 0)] * (x.ndim - 1))
-  columns = [pad(x) for x in (reward_B, group_B, valid_B)]
+  columns = [pad(x) for x in (reward_B.astype(jnp.float32), group_B, valid_B)]
   t = T if T <= TOKENS else TOKENS
   line = pl.BlockSpec((1, rows), lambda i, j: (0, 0))
   own = pl.BlockSpec((ROWS, 1), lambda i, j: (i, 0))

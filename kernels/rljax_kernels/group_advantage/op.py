@@ -52,7 +52,7 @@ def group_advantages(reward_B: Array, group_B: Array, mask_BT: Array, *, valid_B
     interpret: see `pl.pallas_call`.
 
   Returns:
-    float32 [B, T].
+    float [B, T] (float32 from the kernel).
 
   Raises:
     ValueError: an unknown implementation, or both scalings at once.
@@ -60,7 +60,7 @@ def group_advantages(reward_B: Array, group_B: Array, mask_BT: Array, *, valid_B
   if leave_one_out and scale_by_std:
     raise ValueError("leave_one_out does not go together with scale_by_std")
   options = Options(scale_by_std, leave_one_out, eps, ddof)
-  args = jax.lax.stop_gradient((reward_B.astype(jnp.float32), group_B, mask_BT, valid_B))
+  args = jax.lax.stop_gradient((reward_B, group_B, mask_BT, valid_B))
   if choose.check("group_advantages", implementation) == "mosaic":
     return mosaic.group_advantages(*args, finish=options.finish, interpret=interpret)
   return _reference(*args, options)
@@ -71,7 +71,7 @@ def _reference(reward_B, group_B, mask_BT, valid_B, options):
   ids_B = jnp.where(valid_B > 0, group_B, B)
   reward_B = jnp.where(valid_B > 0, reward_B, 0.0)
   over_group = lambda x_B: jax.ops.segment_sum(x_B, ids_B, B + 1)[ids_B]
-  count_B = over_group(jnp.ones(B))
+  count_B = over_group(jnp.ones_like(reward_B))
   # Shifting by the minimum makes all-equal groups exactly 0 and helps rewards far from 0.
   shifted_B = reward_B - jax.ops.segment_min(reward_B, ids_B, B + 1)[ids_B]
   centred_B = shifted_B - over_group(shifted_B) / count_B

@@ -46,7 +46,7 @@ def _backward_kernel(logp, old, adv, mask, ref, weight, grad, out, *, options, t
 def _call(kernel, args, extra, out_width, *, name, semantics, options, interpret):
   B, T = args[0].shape
   rows, t = -(-B // ROWS) * ROWS, T if T <= TOKENS else TOKENS
-  pad = lambda x: jnp.pad(x, ((0, rows - B), (0, 0)))
+  pad = lambda x: jnp.pad(x.astype(jnp.float32), ((0, rows - B), (0, 0)))
   tokens = pl.BlockSpec((ROWS, t), lambda i, j: (i, j))
   row = lambda width: pl.BlockSpec((ROWS, width), lambda i, j: (i, 0))
   out = pl.pallas_call(
@@ -60,7 +60,7 @@ def _call(kernel, args, extra, out_width, *, name, semantics, options, interpret
 
 
 def forward(*args, options, interpret):
-  """The columns of `op.Sums`, from logp, old, adv, mask, ref, weight [B, T] float32."""
+  """The columns of `op.Sums`, from logp, old, adv, mask, ref, weight [B, T]."""
   out = _call(_forward_kernel, args, (), SUMS, name="pg_token_loss_forward", semantics="arbitrary",
               options=options, interpret=interpret)
   return out.T[:7]

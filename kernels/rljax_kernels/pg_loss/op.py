@@ -13,7 +13,7 @@ Array = jax.Array
 
 
 class Sums(NamedTuple):
-  """Float32 [B]: sums over the row's tokens (`ratio_max`: the largest, 0 in an empty row).
+  """[B] each: sums over the row's tokens (`ratio_max`: the largest, 0 in an empty row).
 
   Only `loss` has a gradient. Any aggregation is a weighted sum of `loss` over rows: the token mean
   is sum(loss) / sum(tokens), the mean over rows of token means sum(loss / tokens) / B.
@@ -66,7 +66,7 @@ def pg_token_loss(logp_BT: Array, old_BT: Array, adv_BT: Array, mask_BT: Array, 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _pg_token_loss(logp_BT, rest, options, name, interpret):
-  args = [x.astype(jnp.float32) for x in (logp_BT, *rest)]
+  args = (logp_BT, *rest)
   if name == "mosaic":
     return Sums(*mosaic.forward(*args, options=options, interpret=interpret))
   t = terms.token(*args, options)
@@ -81,7 +81,7 @@ def _forward(logp_BT, rest, options, name, interpret):
 
 def _backward(options, name, interpret, residuals, grads):
   logp_BT, rest = residuals
-  args = [x.astype(jnp.float32) for x in (logp_BT, *rest)]
+  args = (logp_BT, *rest)
   if name == "mosaic":
     slope_BT = mosaic.backward(*args, grads.loss, options=options, interpret=interpret)
   else:

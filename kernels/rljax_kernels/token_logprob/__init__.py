@@ -1,1 +1,1 @@
-"""Token log-probabilities: `op` is the door, `xla` the reference, `mosaic` the TPU kernel."""
+"""Token log-probabilities: `op` is the door, `xla` the reference, `mosaic` and `triton` kernels."""

@@ -25,13 +25,18 @@ PIECE = 512  # columns of D per matmul of the backward: bounds what a product ne
 BLOCKS = json.loads((pathlib.Path(__file__).parent / "blocks.json").read_text())
 
 
-def fault(hidden: Array, unembed: Array) -> str:
-  """Why the kernels cannot take these arguments, or ""."""
-  if hidden.shape[-1] % LANES:
-    return f"a width of {hidden.shape[-1]} is not a multiple of {LANES}"
+def fault(hidden: Array, unembed: Array, device_kind: str) -> str:
+  """Why the kernels cannot take these arguments on this kind of device, or ""."""
+  D = hidden.shape[-1]
+  if D % LANES:
+    return f"a width of {D} is not a multiple of {LANES}"
   for x in (hidden, unembed):
     if x.dtype not in (jnp.float32, jnp.bfloat16):
       return f"{x.dtype} is neither float32 nor bfloat16"
+  sizes = hidden.dtype.itemsize, unembed.dtype.itemsize
+  limit = BLOCKS.get(device_kind, BLOCKS["default"])["vmem_mib"] * 2**20
+  if _bytes("backward", SUBLANES, LANES, D, *sizes) > limit:
+    return f"blocks of width {D} do not fit into the {limit >> 20} MiB of VMEM it may use"
   return ""
 
 
@@ -66,8 +71,8 @@ def blocks(name: str, device_kind: str, N: int, D: int, V: int, hidden: int,
   if name == "backward":  # at least two blocks of tokens: see the kernel
     n = min(n, _up(-(-N // 2), SUBLANES))
   v = min(v, _up(V, LANES))
-  while _bytes(name, n, v, D, hidden, weights) > limit and max(n, v) > LANES:
-    n, v = (n, _up(v // 2, LANES)) if v >= n else (_up(n // 2, SUBLANES), v)
+  while _bytes(name, n, v, D, hidden, weights) > limit and (n > SUBLANES or v > LANES):
+    n, v = (n, _up(v // 2, LANES)) if v >= n and v > LANES else (_up(n // 2, SUBLANES), v)
   return n, v, limit
 
 

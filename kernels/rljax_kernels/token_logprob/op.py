@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from rljax_kernels.token_logprob import mosaic, xla
+from rljax_kernels.token_logprob import mosaic, triton, xla
 from rljax_kernels.token_logprob import spec as spec_lib
 from rljax_kernels.token_logprob.spec import Array, Cotangents, Spec, Stats
 
-IMPLEMENTATIONS = ("xla", "mosaic")
+IMPLEMENTATIONS = ("xla", "mosaic", "triton")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +78,8 @@ def token_logprobs(hidden_BTD: Array, unembed: Array, targets_BT: Array, *,
     return_entropy: also return the entropy of each distribution, in nats (differentiable).
     top_k: also return the ids of the k largest logits, descending (for diagnostics).
     transposed: see `unembed`.
-    implementation: "xla"; "mosaic", the Pallas kernel for TPUs; None: the kernel where it can be
-      used and pays, else "xla".
+    implementation: "xla"; "mosaic", the Pallas kernel for TPUs; "triton", that for GPUs; None:
+      "mosaic" on a TPU where it can be used and pays, else "xla".
     placement: how the arguments are sharded; None = one device.
     interpret: run the kernel on any platform, slowly, for tests (see `pl.pallas_call`).
 
@@ -121,13 +121,14 @@ def _plan(hidden, unembed, spec, implementation, placement, interpret):
     placement = None if fault else placement
   elif jax.device_count() > 1:
     fault = f"{jax.device_count()} devices and no placement"
-  fault = fault or mosaic.fault(hidden, unembed)
-  if implementation == "mosaic" and fault:
-    raise ValueError(f"token_logprobs(implementation='mosaic') cannot be used: {fault}")
+  kind = (placement.mesh.devices.flat[0] if placement else jax.devices()[0]).device_kind
+  fault = fault or (triton.fault(hidden, unembed, spec) if implementation == "triton"
+                    else mosaic.fault(hidden, unembed, kind))
+  if implementation in ("mosaic", "triton") and fault:
+    raise ValueError(f"token_logprobs(implementation={implementation!r}) cannot be used: {fault}")
   if implementation is None and (fault or vocab < mosaic.MIN_VOCAB):
     implementation = "xla"
-  device = placement.mesh.devices.flat[0] if placement else jax.devices()[0]
-  return _Plan(spec, implementation, placement, device.device_kind, interpret)
+  return _Plan(spec, implementation, placement, kind, interpret)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -174,12 +175,14 @@ _token_logprobs.defvjp(_forward, _backward)
 def _run(plan, name, *args):
   """The named function of the implementation; without one, that of the platform it is lowered to.
   """
-  reference = functools.partial(getattr(xla, name), spec=plan.spec)
-  kernel = functools.partial(getattr(mosaic, name), spec=plan.spec, device_kind=plan.device_kind,
-                             interpret=plan.interpret)
+  forms = {
+      "xla": functools.partial(getattr(xla, name), spec=plan.spec),
+      "mosaic": functools.partial(getattr(mosaic, name), spec=plan.spec, interpret=plan.interpret,
+                                  device_kind=plan.device_kind),
+      "triton": functools.partial(getattr(triton, name), spec=plan.spec, interpret=plan.interpret)}
   if plan.implementation is None:
-    return jax.lax.platform_dependent(*args, tpu=kernel, default=reference)
-  return (kernel if plan.implementation == "mosaic" else reference)(*args)
+    return jax.lax.platform_dependent(*args, tpu=forms["mosaic"], default=forms["xla"])
+  return forms[plan.implementation](*args)
 
 
 def _flat(h, w, y, plan):

@@ -13,7 +13,7 @@ TOKENS, VOCAB = 512, 2048  # of one block of logits
 SMALL = 2**19  # numbers; with a smaller vocabulary a block may have more tokens
 
 
-def _over(total, size, body, carry):
+def over(total, size, body, carry):
   """carry = body(start, size, carry) over all blocks; the last may be smaller. Sizes are static."""
   count, tail = divmod(total, size)
   if count == 1:
@@ -54,7 +54,7 @@ def forward(h_ND: Array, w: Array, y_N: Array, temperature: Array, spec: Spec) -
     zero = jnp.zeros((n, 1))
     carry = ((zero + spec_lib.NEVER, zero, zero, zero), zero[:, 0],
              jnp.full((n, spec.top_k), spec_lib.NEVER), jnp.zeros((n, spec.top_k), jnp.int32))
-    moments, picked, top_z, top_ids = _over(
+    moments, picked, top_z, top_ids = over(
         V, VOCAB, lambda at, v, c: vocab(h, y, at, v, c), carry)
     lse, entropy, var = (x[:, 0] for x in spec_lib.finish_moments(*moments))
     return tuple(_put(x, b, at) for x, b in zip(
@@ -62,7 +62,7 @@ def forward(h_ND: Array, w: Array, y_N: Array, temperature: Array, spec: Spec) -
 
   out = (*(jnp.zeros(N) for _ in range(4)), jnp.zeros((N, spec.top_k)),
          jnp.zeros((N, spec.top_k), jnp.int32))
-  out = _over(N, max(TOKENS, SMALL // V), tokens, out)
+  out = over(N, max(TOKENS, SMALL // V), tokens, out)
   return Stats(*out) if spec.top_k else Stats(*out[:4])
 
 
@@ -88,7 +88,7 @@ def backward(h_ND: Array, w: Array, y_N: Array, temperature: Array, cotangents: 
       dh = _cut(dh_ND, at, n) + spec_lib.dot_back(dz, low, spec)
       return _put(dh_ND, dh, at), dw_block + spec_lib.dot_weights(dz, h, spec)
 
-    dh_ND, dw_block = _over(N, max(TOKENS, SMALL // V), tokens, (dh_ND, jnp.zeros(w_block.shape)))
+    dh_ND, dw_block = over(N, max(TOKENS, SMALL // V), tokens, (dh_ND, jnp.zeros(w_block.shape)))
     return dh_ND, _put(dw, dw_block, at_v, spec.vocab_axis)
 
-  return _over(V, VOCAB, vocab, (jnp.zeros(h_ND.shape), jnp.zeros_like(w)))
+  return over(V, VOCAB, vocab, (jnp.zeros(h_ND.shape), jnp.zeros_like(w)))
