@@ -23,6 +23,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["rljax", "rljax.*"])
     + setuptools.find_packages("kernels"),
     package_dir={"rljax_kernels": "kernels/rljax_kernels"},
+    package_data={"rljax_kernels.token_logprob": ["blocks.json"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",
