@@ -51,5 +51,5 @@ def test_an_update_may_read_one_roles_episodes(monkeypatch):
   for speaker, read in (("a", ["a"]), ("policy", [None]), ("", ["a", "b", None])):
     update = space(role="policy", speaker=speaker, shapes=None, discount=1.0)
     with pytest.raises(Collated) as caught:
-      runner._update(0, "policy", update, episodes)
+      runner._prepare(update, episodes)
     assert caught.value.args[0] == read
