@@ -4,9 +4,9 @@
   rljax-plan --config configs/plan_shapes.py:qwen2_5_7b --topology v5p:2x2x4
   rljax-plan --config configs/plan_shapes.py:llama3_70b --topology v5p:4x4x8
 
-GRPO with a reference model, float32 weights and moments, bfloat16 activations; a model's fields are
-those of its public config.json (https://huggingface.co/Qwen/Qwen3-0.6B/blob/main/config.json and the
-like). Results: experiments/plans/.
+GRPO with a reference model, float32 weights and moments, bfloat16 activations. A model's fields are
+those of its public config.json, such as
+https://huggingface.co/Qwen/Qwen3-0.6B/blob/main/config.json. Results: experiments/plans/.
 """
 
 from rljax import recipes
@@ -49,8 +49,10 @@ def get_config():
 
 ARMS = {
     "qwen3_0_6b": {"name": "Qwen3-0.6B"},
-    "qwen2_5_7b": {"roles.policy.model": fn("rljax.models.hf:shape", config=QWEN2_5_7B), "prompts": 64, "sampling.slots": 256,
+    "qwen2_5_7b": {"roles.policy.model": fn("rljax.models.hf:shape", config=QWEN2_5_7B),
+                   "prompts": 64, "sampling.slots": 256,
                    "layout.tensor": 4, "layout.train": "fsdp_tp"},
-    "llama3_70b": {"roles.policy.model": fn("rljax.models.hf:shape", config=LLAMA3_70B), "prompts": 128, "sampling.slots": 256,
+    "llama3_70b": {"roles.policy.model": fn("rljax.models.hf:shape", config=LLAMA3_70B),
+                   "prompts": 128, "sampling.slots": 256,
                    "layout.tensor": 8, "layout.train": "fsdp_tp"},
 }

@@ -49,9 +49,9 @@ def transformers_continuous(case):
 
 def tunix(case):
   """Tunix's sampler on its own Llama, with the same weights."""
-  import numpy as np
   import jax
   import jax.numpy as jnp
+  import numpy as np
   from tunix.generate import sampler as sampler_lib
   from tunix.models.llama3 import model as model_lib
   from tunix.models.llama3 import params as params_lib
