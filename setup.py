@@ -44,6 +44,8 @@ setuptools.setup(
         "reproduce": ["matplotlib"],
         "test": [*data, *rewards, *envs, "matplotlib", "pytest", "pytest-xdist", "hypothesis",
                  "ruff", "libtpu; sys_platform == 'linux'"],
+        # Tests against Hugging Face's own models need it; gigabytes where a CUDA build comes.
+        "torch": ["torch==2.13.0"],
     },
     entry_points={"console_scripts": [
         "rljax-train = rljax.main:train",

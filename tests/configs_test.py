@@ -61,7 +61,7 @@ def cases():
       yield path + (f":{arm}" if arm else "")
 
 
-@pytest.mark.parametrize("spec", cases())
+@pytest.mark.parametrize("spec", list(cases()))
 def test_every_config_and_arm_binds(spec):
   config = with_data(config_lib.load(spec))
   if "hf" in config.roles.policy.model.fn:

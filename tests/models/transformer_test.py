@@ -133,3 +133,16 @@ def test_several_tokens_may_be_appended_at_once(params):
 def test_impossible_sizes(kwargs, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(CFG, **kwargs)
+
+
+@pytest.mark.parametrize("local", [(), "mixed"])
+def test_the_program_does_not_grow_with_depth(local):
+  """So neither does its compilation: 36 layers are lowered to the text of 4."""
+  def size(layers):
+    kinds = tuple(i % 2 == 0 for i in range(layers)) if local else ()
+    cfg = dataclasses.replace(CFG, layers=layers, window=3 if local else 0, local=kinds,
+                              remat="full")
+    shapes = policy_lib.Policy(cfg).shapes()
+    loss = lambda p, x: jnp.sum(hidden(cfg, p, x))
+    return len(jax.jit(jax.grad(loss)).lower(shapes, tokens_of(2, 6)).as_text())
+  assert size(36) < 1.02 * size(4)

@@ -84,7 +84,7 @@ HIDDEN = {"writes_pid1_fd", "writes_parent_fd", "reads_parent_memory", "reads_th
 
 
 @pytest.mark.parametrize("mode", [bubblewrap])
-@pytest.mark.parametrize("name", HIDDEN)
+@pytest.mark.parametrize("name", sorted(HIDDEN))
 def test_an_ordinary_user_is_as_safe(name, mode, monkeypatch):
   """Without root, bubblewrap's processes belong to the same user as the program."""
   monkeypatch.setattr(os, "geteuid", lambda: 1000)

@@ -128,6 +128,8 @@ def _plan(hidden, unembed, spec, implementation, placement, interpret):
     raise ValueError(f"token_logprobs(implementation={implementation!r}) cannot be used: {fault}")
   if implementation is None and (fault or vocab < mosaic.MIN_VOCAB):
     implementation = "xla"
+  if placement and placement.mesh.size == 1:
+    placement = None  # nothing to split: without shard_map, results are written in place
   return _Plan(spec, implementation, placement, kind, interpret)
 
 
