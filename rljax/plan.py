@@ -24,18 +24,20 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """Memory in bytes, bfloat16 FLOP/s and memory bytes/s of one device as jax sees it."""
+  """Memory in bytes, bfloat16 FLOP/s and memory bytes/s of one device as jax sees it; the chips of
+  the largest slice."""
 
   hbm: float
   flops: float
   bandwidth: float
+  slice: int = 1
 
 
 # Of one chip, from the vendor's pages; "tpu7x" chips are two devices each.
 CHIPS = {
-    "v4": Chip(32 * GIB, 275e12, 1228e9), "v5e": Chip(16 * GIB, 197e12, 819e9),
-    "v5p": Chip(95 * GIB, 459e12, 2765e9), "v6e": Chip(32 * GIB, 918e12, 1640e9),
-    "tpu7x": Chip(96 * GIB, 1153e12, 3690e9),
+    "v4": Chip(32 * GIB, 275e12, 1228e9, 4096), "v5e": Chip(16 * GIB, 197e12, 819e9, 256),
+    "v5p": Chip(95 * GIB, 459e12, 2765e9, 8960), "v6e": Chip(32 * GIB, 918e12, 1640e9, 256),
+    "tpu7x": Chip(96 * GIB, 1153e12, 3690e9, 9216),
 }
 
 
@@ -49,6 +51,10 @@ def tpu_devices(topology: str) -> tuple[list, Chip]:
   if kind not in CHIPS or not re.fullmatch(r"\w+:\d+x\d+(x\d+)?", topology):
     raise ConfigError(f"topology {topology!r}: wanted KIND:AxB or KIND:AxBxC with KIND one of "
                       f"{', '.join(CHIPS)}, such as v5e:2x2 or v5p:4x4x4")
+  sides = [int(n) for n in topology.partition(":")[2].split("x")]
+  if not 0 < np.prod(sides) <= CHIPS[kind].slice:
+    raise ConfigError(f"topology {topology!r}: a slice of {kind} has at most {CHIPS[kind].slice} "
+                      f"chips")
   for key, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_ACCELERATOR_TYPE", "v5litepod-8"),
                      ("TPU_WORKER_HOSTNAMES", "localhost"),  # keep it from looking for a TPU
                      ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")):  # nothing here holds a TPU
@@ -98,18 +104,20 @@ def plan(config, devices: list, chip: Chip, *, update: str = "", tries: int = 4)
     raise ConfigError(f"there is no update {name!r}; there is: {', '.join(run.updates)}")
   chosen = run.updates[name]
   steps = Steps(run, config, chosen)
+  resident = steps.resident()
   out = {"devices": len(devices), "device_kind": devices[0].device_kind,
          "mesh": dict(run.mesh.shape), "layout": config.layout.to_dict(),
          "hbm_gib": chip.hbm / GIB, "parameters": steps.parameters(),
+         "resident_gib": resident / GIB,
          "whole_axes": sorted(steps.trainer.layout.whole), "steps": {}}
   rows, slots = chosen.shapes.B, run.samplers[chosen.role].engine.slots
   for step, size, make in (("prefill", slots, steps.prefill), ("decode", slots, steps.decode),
                            ("score", rows, steps.score), ("train", rows, steps.train)):
-    out["steps"][step] = _step(make, size, chip, len(devices))
+    out["steps"][step] = _step(make, size, chip, len(devices), resident)
     if step in ("decode", "train") and tries:
       unit = run.mesh.size * (config.updates[name].accum if step == "train" else 1)
       out["steps"][step]["largest"] = _largest(
-          make, out["steps"][step], chip, len(devices), unit, tries)
+          make, out["steps"][step], chip, len(devices), resident, unit, tries)
   out["fits"] = all(s["fits"] for s in out["steps"].values())
   return out
 
@@ -126,6 +134,15 @@ class Steps:
 
   def parameters(self) -> int:
     return int(sum(np.prod(s.shape) for s in self.trainer.specs().values()))
+
+  def resident(self) -> float:
+    """Bytes per device that a run holds all the time: every role's weights and optimizer state,
+    the sampler's copy of the weights where it has one, and its cache."""
+    engine = self.run.samplers[self.update.role].engine
+    fn, args, _ = self._sampling(engine.slots, "chunk")
+    copies = self.roles.sampler_layout is not None or not self.sampler.cfg.scan
+    return (sum(map(_bytes, self.roles.abstract().values())) + _bytes(args[1])
+            + copies * _bytes(args[0]))
 
   def _weights(self, role):
     """Parameters of a role as the trainer holds them, adapters joined to their base."""
@@ -187,12 +204,16 @@ class Steps:
             ("state", "batch", "params"))
 
 
-def _step(make, size: int, chip: Chip, devices: int) -> dict:
+def _step(make, size: int, chip: Chip, devices: int, resident: float) -> dict:
   """Compiles one step at one batch size.
 
+  Args:
+    resident: bytes per device that are held whether the step reads them or not.
+
   Returns:
-    "batch"; "memory_gib" per device: "peak" and its parts by kind ("params", "state", "cache",
-    "batch", "temporaries", "outputs", "code"); "flops" of the whole step, recomputation included
+    "batch"; "memory_gib" per device: "peak" and its parts by kind: what the step is given
+    ("params", "state", "cache", "batch"), what it makes ("temporaries", "outputs", "code") and what
+    lies beside it ("resident"); "flops" of the whole step, recomputation included
     (prefill: of one block of prompts; decode: of one token per slot);
     "bound" and the "seconds" below which it cannot go; "fits"; "compile_seconds"; "error" if the
     compiler refused it for want of memory.
@@ -210,17 +231,19 @@ def _step(make, size: int, chip: Chip, devices: int) -> dict:
       raise
     used = re.search(r"Used ([\d.]+)([KMGT]) of", str(e))
     scale = {"K": 2**-20, "M": 2**-10, "G": 1.0, "T": 2.0**10}
-    peak = float(used[1]) * scale[used[2]] if used else None
+    peak = float(used[1]) * scale[used[2]] if used else None  # without what lies beside it
     return {**out, "memory_gib": {"peak": peak}, "fits": False, "error": "out of memory",
             "compile_seconds": time.monotonic() - began}
   m = compiled.memory_analysis()
   fresh = m.output_size_in_bytes - m.alias_size_in_bytes
+  given = m.argument_size_in_bytes
+  beside = max(0.0, resident - (given - held.get("batch", 0.0)))
   parts = {**held, "temporaries": m.temp_size_in_bytes, "outputs": fresh,
-           "code": m.generated_code_size_in_bytes}
-  peak = m.argument_size_in_bytes + m.temp_size_in_bytes + fresh + m.generated_code_size_in_bytes
+           "code": m.generated_code_size_in_bytes, "resident": beside}
+  peak = given + m.temp_size_in_bytes + fresh + m.generated_code_size_in_bytes + beside
   # Every argument is read and every output written at least once, and a temporary is written and
   # read: no step can be faster than this or than its arithmetic.
-  traffic = m.argument_size_in_bytes + fresh + 2 * m.temp_size_in_bytes
+  traffic = given + fresh + 2 * m.temp_size_in_bytes
   compute, memory = out["flops"] / devices / chip.flops, traffic / chip.bandwidth
   return {**out, "memory_gib": {"peak": peak / GIB, **{k: v / GIB for k, v in parts.items()}},
           "intensity": out["flops"] / devices / max(traffic, 1),
@@ -238,7 +261,8 @@ def _bytes(tree) -> float:
   return total
 
 
-def _largest(make, first: dict, chip: Chip, devices: int, unit: int, tries: int) -> dict:
+def _largest(make, first: dict, chip: Chip, devices: int, resident: float, unit: int,
+             tries: int) -> dict:
   """The largest multiple of `unit` that fits, found by a straight line and then by halving.
 
   Memory is close to a line in the batch, so the first try is where it meets the chip's.
@@ -249,17 +273,18 @@ def _largest(make, first: dict, chip: Chip, devices: int, unit: int, tries: int)
   """
   fits, fails = (first["batch"], None) if first["fits"] else (0, first["batch"])
   memory = first["memory_gib"]
-  fixed = sum(memory.get(k, 0.0) for k in ("params", "state", "code"))
+  fixed = sum(memory.get(k, 0.0) for k in ("params", "state", "code", "resident"))
   guess = first["batch"] // 2 if not first["fits"] else 2 * first["batch"]
   if memory["peak"] and memory["peak"] > fixed:
     guess = int(0.98 * (chip.hbm / GIB - fixed) / (memory["peak"] - fixed) * first["batch"])
+    guess = min(guess, 64 * first["batch"])  # far off, the line says little
   done = 0
   while done < tries and (fails is None or fails - fits > unit):
     low, high = fits + unit, (fails - unit if fails is not None else max(guess, fits + unit))
     size = max(min(guess, high), low) // unit * unit
     if size < unit or size <= fits:
       break
-    result = _step(make, size, chip, devices)
+    result = _step(make, size, chip, devices, resident)
     done += 1
     fits, fails = (size, fails) if result["fits"] else (fits, size)
     guess = (fits + fails) // 2 if fails is not None else 2 * size

@@ -5,7 +5,7 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The TPU compiler is used without a TPU: quietly, and by several test processes at a time.
 for key, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_ACCELERATOR_TYPE", "v5litepod-8"),
-                   ("TPU_WORKER_HOSTNAMES", "localhost"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "True")):
+                   ("TPU_WORKER_HOSTNAMES", "localhost"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")):
   os.environ.setdefault(key, value)
 # Compiling dominates tests of tiny arrays; without LLVM's optimisations it takes a third as long.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")

@@ -57,20 +57,24 @@ def test_ragged_products_meet_one_matrix_per_row():
 # --- plans ---
 
 
+compiled = pytest.mark.xdist_group("plans")  # one process makes them
+
+
 @pytest.fixture(scope="module")
 def plans():
   pytest.importorskip("libtpu", reason="libtpu is the compiler")
   devices, chip = plan.tpu_devices("v5e:2x2")
-  return {"tpu": plan.plan(toy(), devices[:1], chip, tries=2),
-          "cpu": plan.plan(toy(), *plan.local_devices("cpu"), tries=0)}
+  return {"tpu": plan.plan(toy(), devices[:1], chip, tries=0),
+          "cpu": plan.plan(toy(), *plan.local_devices("cpu"), tries=1)}
 
 
+@compiled
 def test_a_plan_says_what_it_takes(plans):
   result = json.loads(json.dumps(plans["tpu"]))
   assert list(result["steps"]) == ["prefill", "decode", "score", "train"] and result["fits"]
   for step in result["steps"].values():
     memory = step["memory_gib"]
-    assert 0 < sum(v for k, v in memory.items() if k != "peak") < 1.5 * memory["peak"]
+    assert memory["peak"] >= result["resident_gib"] > 0
     assert step["flops"] > 0 and step["bound"] in ("compute", "memory")
   weights = result["parameters"] * 4 / plan.GIB
   held = result["steps"]["train"]["memory_gib"]["state"]
@@ -79,34 +83,36 @@ def test_a_plan_says_what_it_takes(plans):
   assert all(name in table for name in ("prefill", "decode", "score", "train"))
 
 
+@compiled
 def test_the_largest_batch_is_one_that_was_compiled(plans):
-  largest = plans["tpu"]["steps"]["train"]["largest"]
-  assert largest["batch"] > plans["tpu"]["steps"]["train"]["batch"]
-  assert 1 <= largest["compilations"] <= 2
+  largest = plans["cpu"]["steps"]["train"]["largest"]
+  assert largest["batch"] > plans["cpu"]["steps"]["train"]["batch"]
+  assert largest["compilations"] == 1
   if largest["fails_at"] is not None:
     assert largest["fails_at"] > largest["batch"]
 
 
+@compiled
 def test_it_agrees_with_the_compiler_that_runs_here(plans):
-  """Weights and optimizer state to 1 %; the peak of the train step within a factor of 2 (layouts
-  are padded to tiles on a TPU, and the two compilers fuse differently)."""
+  """Weights and optimizer state to 1 %; the peak of the train step within a factor of 2.5 (a TPU
+  pads layouts to tiles, and fuses more: it needs less)."""
   tpu, cpu = (plans[k]["steps"]["train"] for k in ("tpu", "cpu"))
   assert tpu["memory_gib"]["state"] == pytest.approx(cpu["memory_gib"]["state"], rel=0.01)
   assert tpu["flops"] == pytest.approx(cpu["flops"], rel=0.01)
-  assert 0.5 < tpu["memory_gib"]["peak"] / cpu["memory_gib"]["peak"] < 2.0
+  assert 0.4 < tpu["memory_gib"]["peak"] / cpu["memory_gib"]["peak"] < 2.5
 
 
 def test_what_does_not_fit_is_said(monkeypatch):
   """A chip of next to no memory: nothing fits, and no batch is found."""
   devices, chip = plan.local_devices("cpu")
   small = plan.Chip(1e6, chip.flops, chip.bandwidth)
-  monkeypatch.setattr(plan, "_step", lambda make, size, chip, n: {
+  monkeypatch.setattr(plan, "_step", lambda make, size, *_: {
       "batch": size, "memory_gib": {"peak": 1e-2 * size, "state": 5e-3}, "fits": False})
-  got = plan._largest(None, plan._step(None, 64, small, 1), small, 1, 8, 6)
+  got = plan._largest(None, plan._step(None, 64), small, 1, 0, 8, 6)
   assert got["batch"] == 0 and got["fails_at"] == 8
-  monkeypatch.setattr(plan, "_step", lambda make, size, chip, n: {
+  monkeypatch.setattr(plan, "_step", lambda make, size, *_: {
       "batch": size, "memory_gib": {"peak": 1e-5 * size, "state": 0.0}, "fits": size <= 88})
-  got = plan._largest(None, plan._step(None, 16, small, 1), small, 1, 8, 9)
+  got = plan._largest(None, plan._step(None, 16), small, 1, 0, 8, 9)
   assert got["batch"] == 88 and got["fails_at"] == 96
 
 
