@@ -50,6 +50,7 @@ setuptools.setup(
     entry_points={"console_scripts": [
         "rljax-train = rljax.main:train",
         "rljax-export = rljax.main:export",
+        "rljax-generate = rljax.main:generate",
         "rljax-plan = rljax.main:plan",
         "rljax-report = rljax.main:report",
         "rljax-reproduce = rljax.reproduce.cli:main",

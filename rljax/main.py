@@ -89,6 +89,42 @@ def export(argv: list[str] | None = None) -> int:
   return guarded(write)
 
 
+def generate(argv: list[str] | None = None) -> int:
+  """rljax-generate FOLDER --prompt TEXT: what does it say?"""
+  parser = argparse.ArgumentParser(
+      "rljax-generate", description="Sample from a run folder (its newest checkpoint) or a Hugging "
+      "Face folder. Without --prompt, every line of the standard input is one.")
+  parser.add_argument("folder")
+  parser.add_argument("--prompt", action="append", default=[], help="may be given several times")
+  parser.add_argument("--chat", action="store_true", help="through the chat template, as a user's")
+  parser.add_argument("-n", type=int, default=1, help="responses per prompt")
+  parser.add_argument("--max-tokens", type=int, default=256)
+  parser.add_argument("--temperature", type=float, default=1.0)
+  parser.add_argument("--top-k", type=int, default=0, help="0: off")
+  parser.add_argument("--top-p", type=float, default=1.0)
+  parser.add_argument("--min-p", type=float, default=0.0)
+  parser.add_argument("--greedy", action="store_true")
+  parser.add_argument("--stop", action="append", default=[], help="a string that ends a response")
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--role", default="policy", help="of a run")
+  parser.add_argument("--dtype", default="", help="of a Hugging Face model's activations")
+  args = vars(parser.parse_args(argv))
+  folder, prompts = args.pop("folder"), args.pop("prompt")
+
+  def write(text):
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+  def work():
+    asked = prompts or [line.rstrip("\n") for line in sys.stdin]
+    if not asked:
+      raise config_lib.ConfigError("no prompt: give --prompt, or lines on the standard input")
+    from rljax.train import generate as generate_lib
+    generate_lib.run(folder, asked, write, **args)
+
+  return guarded(work)
+
+
 def plan(argv: list[str] | None = None) -> int:
   """rljax-plan --config FILE --topology v5p:4x4x4: does it fit?"""
   parser = argparse.ArgumentParser(

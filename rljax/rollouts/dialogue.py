@@ -26,6 +26,7 @@ class Said:
   status: str = types.STOP
   logp: None = None
   raw_logp: None = None
+  handle: None = None
 
 
 class Dialogue:
@@ -35,13 +36,14 @@ class Dialogue:
     turns: so far. info: for the episode. status: types.STOP, ... once it has ended, before that "".
     seed: (task number, sample number), its own randomness within a phase.
     ended: how the last turn of the policy ended.
+    handle: of what the sampler still holds of it, so that the next turn reads only what is new.
   """
 
   def __init__(self, sampler, task: types.Task, *, sample: int, group: int, prompt=None, **info):
     prompt = task.prompt if prompt is None else prompt
     self.sampler, self.task, self.group = sampler, task, group
     self.seed, self.info, self.status, self.ended = (rng.number(task.id), sample), info, "", EOS
-    self._prompt = prompt
+    self._prompt, self.handle = prompt, None
     self.left = {k: sampler.limits[k] for k in ("response", "observation")}
     self.turns = [types.Turn("user", sampler.tokenizer.render(prompt),
                              text=single_turn.text_of(prompt), media=task.media)]
@@ -50,8 +52,15 @@ class Dialogue:
     """A copy that goes on alone, with randomness of its own."""
     twin = object.__new__(Dialogue)
     twin.__dict__.update(self.__dict__, turns=list(self.turns), left=dict(self.left),
-                         info=dict(self.info), seed=(self.seed[0], sample))
+                         info=dict(self.info), seed=(self.seed[0], sample),
+                         handle=self.handle and self.sampler.fork(self.handle))
     return twin
+
+  def release(self) -> None:
+    """No further turn will be sampled: the sampler need not hold anything of it."""
+    if self.handle:
+      self.sampler.release(self.handle)
+      self.handle = None
 
   @property
   def tokens(self) -> np.ndarray:
@@ -60,6 +69,7 @@ class Dialogue:
   def end(self, status: str, **info) -> None:
     self.status = status
     self.info.update(info)
+    self.release()
 
   def read(self, observation: base.Observation, *, limit: int = 0, message: bool = False) -> None:
     """Appends what the environment said, or ends the episode if there is no room for it.
@@ -135,6 +145,7 @@ class Dialogue:
     logp, raw = (x if x is None else x[:n] for x in (completion.logp, completion.raw_logp))
     self.turns.append(types.Turn("assistant", completion.tokens[:n], logp, text, raw_logp=raw))
     self.left["response"] -= n
+    self.handle = completion.handle
     return text
 
   def pay(self, reward: float) -> None:
@@ -145,6 +156,7 @@ class Dialogue:
                                 t.raw_logp)
 
   def episode(self, **info) -> types.Episode:
+    self.release()
     said = sum(t.role == "assistant" for t in self.turns)
     return types.Episode(self.task, tuple(self.turns), group=self.group,
                          status=self.status or types.LENGTH,
@@ -171,8 +183,8 @@ def advance(dialogues: Sequence[Dialogue], key, *, stop: Sequence[str] = (), tur
             settings: Mapping | None = None) -> list[str]:
   """One turn of every dialogue, in one call of their sampler; the texts said.
 
-  All that a sampler does for rollouts of several turns happens here. It samples each turn from the
-  whole context; one that can append to a kept cache needs to change no more than this function.
+  All that a sampler does for rollouts of several turns happens here. Each goes on behind what the
+  sampler holds of it; only what was said since is read.
 
   Args:
     dialogues: open ones of one role, each with room for a token.
@@ -187,5 +199,6 @@ def advance(dialogues: Sequence[Dialogue], key, *, stop: Sequence[str] = (), tur
   turn_tokens = settings.pop("max_tokens", turn_tokens)
   most = [min(turn_tokens or d.left["response"], d.left["response"]) for d in dialogues]
   done = dialogues[0].sampler.generate(
-      [d.tokens for d in dialogues], [d.seed for d in dialogues], key, max_tokens=most, **settings)
+      [d.tokens for d in dialogues], [d.seed for d in dialogues], key,
+      handles=[d.handle for d in dialogues], keep=True, max_tokens=most, **settings)
   return [d.say(c, stop) for d, c in zip(dialogues, done, strict=True)]

@@ -93,8 +93,8 @@ class _Shown:
     self._ids = {rng.number(t.id): t.id for t in tasks}
     self.turns = {rng.number(t.id): t.info.get("turns", ()) for t in tasks}
 
-  def generate(self, prompts, seeds, key, *, max_tokens):
-    del prompts, key
+  def generate(self, prompts, seeds, key, *, max_tokens, handles, keep):
+    del prompts, key, handles, keep
     self._call += 1
     return [self._say(number, most) for (number, _), most in zip(seeds, max_tokens)]
 

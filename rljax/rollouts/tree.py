@@ -40,6 +40,7 @@ def tree(samplers: Mapping, tasks: Sequence[types.Task], key, *, depth: int = 3,
         child = node.fork(rng.number("/".join(map(str, path))))
         child.info["path"] = path
         children.append(child)
+      node.release()
     dialogue.advance(children, rng.fold(key, level), stop=stop, turn_tokens=step_tokens,
                      settings=settings)
     frontier = []

@@ -32,6 +32,14 @@ class Handle:
   cached: int = 0
   slot: int | None = None
 
+  def trim(self, tokens: np.ndarray) -> np.ndarray:
+    """Cuts the conversation to what these tokens begin with; the rest of them, at least one."""
+    n = min(len(self.tokens), len(tokens) - 1)
+    differ = np.flatnonzero(self.tokens[:n] != tokens[:n])
+    n = int(differ[0]) if len(differ) else n
+    self.tokens, self.cached = self.tokens[:n], min(self.cached, n)
+    return tokens[n:]
+
 
 @dataclasses.dataclass(frozen=True)
 class Seat:
@@ -119,13 +127,14 @@ class Book:
             for first in range(0, self.slots, n)]
 
   def make_room(self, wanted: Sequence[Handle]) -> bool:
-    """Gives up the kept slot that was left alone longest; those of `wanted` handles come last."""
-    kept = [s for s in range(self.slots) if self.request[s] is None and self.keepers[s]]
-    if not kept:
-      return False
+    """Gives up the kept slot that was left alone longest. One of the `wanted` handles' only if
+    nothing else is kept and nothing live, which would leave a slot sooner or later."""
     needed = {h.slot for h in wanted}
-    self._evict(min(kept, key=lambda s: (s in needed, self._age[s])))
-    return True
+    kept = [s for s in range(self.slots) if self.request[s] is None and self.keepers[s]]
+    kept = [s for s in kept if s not in needed] or ([] if self.live() else kept)
+    if kept:
+      self._evict(min(kept, key=self._age.__getitem__))
+    return bool(kept)
 
   def seat_parent(self, index: int, parent: Handle, tail: np.ndarray,
                   free: list[dict[int, None]]) -> Seat | None:

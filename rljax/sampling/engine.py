@@ -9,7 +9,7 @@ temperatures, limits and group sizes are.
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -21,6 +21,8 @@ from rljax.sampling import orders as orders_lib
 from rljax.sampling import request as request_lib
 from rljax.sampling import slots as slots_lib
 from rljax.types import Array, PyTree
+
+WATCHED = 4  # tokens between two looks of somebody who watches
 
 Request, Completion, Handle = request_lib.Request, request_lib.Completion, book_lib.Handle
 
@@ -88,11 +90,13 @@ class Engine:
 
   # --- the interface ---
 
-  def generate(self, params: PyTree, requests: Sequence[Request], key: Array) -> list[Completion]:
+  def generate(self, params: PyTree, requests: Sequence[Request], key: Array, *,
+               watch: Callable[[int, np.ndarray], None] | None = None) -> list[Completion]:
     """Completions in the order of the requests.
 
     Args:
       key: one jax key per call; with a request's seed it decides that request's tokens.
+      watch: called with (number of a request, its tokens so far) every few tokens.
 
     Raises:
       ValueError: a request that cannot be served, before any device work.
@@ -103,7 +107,7 @@ class Engine:
       request_lib.check(i, r, vocab=self.policy.cfg.vocab, limit=self.max_tokens,
                         capacity=self.capacity, stop_ids=self.stop_ids)
     try:
-      done = self._serve(params, requests, key)
+      done = self._serve(params, requests, key, watch)
     except BaseException:
       self._reset()  # the slots were donated to a call that did not end
       raise
@@ -228,17 +232,21 @@ class Engine:
 
   # --- serving ---
 
-  def _serve(self, params, requests, key):
+  def _serve(self, params, requests, key, watch):
     queue = self._queue(requests)
     done: list[Completion | None] = [None] * len(requests)
     context = np.zeros(self.slots, np.int64)
     while queue or self.book.live():
       self._seat(params, requests, queue, key, context)
       live = self.book.live()
-      self._decode(params, requests, live, context, bool(queue))
+      self._decode(params, requests, live, context, bool(queue), WATCHED if watch else 0)
       s = self._slots
       state = jax.device_get((s.live_S, s.length_S, s.context_S, s.stopped_S))
       context[:] = state[2]
+      if watch:
+        tokens = jax.device_get(s.tokens_ST)
+        for slot in live:
+          watch(self.book.request[slot], tokens[slot, :state[1][slot]])
       self._finish(requests, [i for i in live if not state[0][i]], state, done)
     return done
 
@@ -265,11 +273,10 @@ class Engine:
         if seat.slot != seat.source:
           taken.add(seat.slot)
       else:
-        if not any(free) and not self.book.live():
-          self.book.make_room([requests[i].parent for i in queue if requests[i].parent])
-          free = self.book.free()
         if not any(free):
-          break
+          if not self.book.make_room([requests[i].parent for i in queue if requests[i].parent]):
+            break
+          free = self.book.free()
         if r.parent is not None:
           prompt = np.concatenate([r.parent.tokens, prompt]).astype(np.int32)
           self.stats.reread += 1
@@ -298,10 +305,11 @@ class Engine:
           source=seat.source if at == 0 else seat.slot))
     return out
 
-  def _decode(self, params, requests, live, context, waiting):
-    """Draws tokens in the live slots until it is worth looking again."""
+  def _decode(self, params, requests, live, context, waiting, most):
+    """Draws tokens in the live slots until it is worth looking again, `most` (0 = any number)."""
     longest = max(context[s] for s in live)
     steps = max(requests[self.book.request[s]].max_tokens for s in live)
+    steps = min(steps, most or steps)
     ends = np.cumsum(self.segments)
     window = next((n for n, end in enumerate(ends, 1) if end >= longest + min(steps, 16)),
                   len(ends))

@@ -176,21 +176,36 @@ class Sampler:
   defaults: dict
   limits: dict
 
-  def generate(self, prompts: Sequence[np.ndarray], seeds: Sequence[tuple[int, int]], key,
+  def generate(self, prompts: Sequence[np.ndarray], seeds: Sequence[tuple[int, int]], key, *,
+               handles: Sequence[engine_lib.Handle | None] | None = None, keep: bool = False,
                **settings) -> list[engine_lib.Completion]:
     """One completion per prompt.
 
     Args:
       prompts: int32 token ids. seeds: (task number, sample number) per prompt.
       key: jax key of this phase.
+      handles: of earlier completions, one per prompt or None: what a prompt has in common with the
+        beginning of that conversation is not read again.
+      keep: completions come with handles, to be given to `release` when they are not used.
       **settings: override the run's (temperature, top_k, top_p, min_p, max_tokens, greedy);
         max_tokens may be one number per prompt.
     """
     settings = {**self.defaults, **settings}
     most = np.broadcast_to(settings.pop("max_tokens"), len(prompts)).tolist()
-    requests = [engine_lib.Request(p, s, max_tokens=m, **settings)
-                for p, s, m in zip(prompts, seeds, most, strict=True)]
+    requests = []
+    for p, s, m, h in zip(prompts, seeds, most, handles or [None] * len(prompts), strict=True):
+      rest = h.trim(p) if h else p
+      if h and not h.cached:
+        h = self.engine.release(h)
+      requests.append(engine_lib.Request(rest, s, max_tokens=m, parent=h, keep=keep, **settings))
     return self.engine.generate(self.params(), requests, key)
+
+  def fork(self, handle: engine_lib.Handle) -> engine_lib.Handle:
+    """Another handle of the same conversation: each serves one more request."""
+    return self.engine.fork(handle)
+
+  def release(self, handle: engine_lib.Handle) -> None:
+    self.engine.release(handle)
 
 
 class Scorer:

@@ -19,6 +19,7 @@ class Completion:
   logp: np.ndarray
   raw_logp: np.ndarray
   status: str
+  handle: None = None
 
 
 class Sampler:
@@ -33,7 +34,8 @@ class Sampler:
     self.tokenizer = tokenizer or text.char(alphabet=ALPHABET)
     self.limits = {"prompt": prompt, "response": response, "observation": observation}
 
-  def generate(self, prompts, seeds, key, *, max_tokens, **settings):
+  def generate(self, prompts, seeds, key, *, max_tokens, handles=None, keep=False, **settings):
+    del handles, keep  # it reads the whole context each time
     self.calls.append(([np.asarray(p) for p in prompts], list(seeds),
                        tuple(jax.random.key_data(key).tolist()), settings))
     most = np.broadcast_to(max_tokens, len(prompts))

@@ -115,8 +115,19 @@ def test_room_is_made_by_the_one_left_alone_longest_and_not_by_those_that_are_wa
   assert middle.slot is None and old.slot == 0 and new.slot == 2
   assert book.make_room([old])
   assert new.slot is None
+  book.request[1] = 7
+  assert not book.make_room([old])  # something is live, so a slot comes free without that
+  book.request[1] = None
   assert book.make_room([old]) and old.slot is None
   assert not book.make_room([])
+
+
+def test_a_conversation_is_cut_to_what_it_shares():
+  handle = book_lib.Handle(np.arange(6), cached=5, slot=0)
+  assert list(handle.trim(np.array([0, 1, 2, 3, 9, 9]))) == [9, 9]
+  assert list(handle.tokens) == [0, 1, 2, 3] and handle.cached == 4
+  assert list(handle.trim(np.array([0, 1, 2, 3]))) == [3]  # one is read, to predict what follows
+  assert list(handle.trim(np.array([5, 1]))) == [5, 1] and handle.cached == 0
 
 
 def test_new_weights_end_all_caches():

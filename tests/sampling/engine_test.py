@@ -12,6 +12,7 @@ from rljax.models import policy as policy_lib
 from rljax.models import transformer
 from rljax.sampling import engine as engine_lib
 from rljax.sampling import warp
+from rljax.train import roles
 
 CFG = transformer.TransformerConfig(vocab=7, width=16, layers=2, heads=2, kv_heads=1, mlp=24)
 POLICY = policy_lib.Policy(CFG)
@@ -295,6 +296,27 @@ def test_a_conversation_may_branch_without_new_tokens(params):
     text = np.concatenate([[2, 3], first.tokens])
     np.testing.assert_allclose(c.logp, teacher_logp(params, text, c.tokens)[0], atol=1e-4)
   assert len({c.tokens.tobytes() for c in done}) > 1
+
+
+def test_a_role_goes_on_behind_what_a_prompt_shares_with_a_conversation(params):
+  """Cut answers, other observations, another start altogether: as if all were read afresh."""
+  def sampler():
+    engine = engine_lib.Engine(POLICY, stop_ids=(), slots=4, prompt_buckets=(4, 8, 16),
+                               max_tokens=6, capacity=24)
+    return roles.Sampler(engine, lambda: params, None, {"max_tokens": 6}, {})
+
+  one, seeds = sampler(), [(i, 0) for i in range(6)]
+  first = [np.array([2, 1 + i], np.int32) for i in range(6)]
+  said = one.generate(first, seeds, jax.random.key(0), keep=True)
+  second = [np.concatenate([p, c.tokens[:4 - i % 3], [6, 5]]).astype(np.int32)
+            for i, (p, c) in enumerate(zip(first, said))]
+  second[3] = np.array([5, 5, 5], np.int32)
+  got = one.generate(second, seeds, jax.random.key(1), handles=[c.handle for c in said])
+  assert one.engine.stats.reread == 2  # six conversations were held in four slots
+  want = sampler().generate(second, seeds, jax.random.key(1))
+  for a, b in zip(got, want):
+    np.testing.assert_array_equal(a.tokens, b.tokens)
+    np.testing.assert_allclose(a.logp, b.logp, atol=1e-4)
 
 
 def test_a_released_conversation_gives_its_slot_back(params, engine):

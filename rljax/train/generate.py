@@ -1,0 +1,94 @@
+"""`rljax-generate`: sample from a run's checkpoint or a Hugging Face folder, at the terminal."""
+
+import os
+import types
+from collections.abc import Callable, Sequence
+
+import jax
+
+from rljax import rng
+from rljax.config import ConfigError
+from rljax.data import text
+from rljax.models import hf
+from rljax.sampling import engine as engine_lib
+from rljax.train import export
+
+
+def load(source: str, role: str = "policy", dtype: str = ""):
+  """(policy, its weights, its tokenizer) of a run folder or a Hugging Face folder.
+
+  Args:
+    role: of the run. dtype: of a folder's activations; "" = float32 on a CPU, else bfloat16.
+
+  Raises:
+    ConfigError: neither kind of folder, or one that cannot be read.
+  """
+  if os.path.isdir(os.path.join(source, "checkpoints")):
+    _, run, _ = export.load_run(source, role)
+    return run.roles.specs[role].policy, run.roles.sampler_params(role), run.tokenizer
+  tokenizer = text.hf(path=source)
+  dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+  policy = hf.model(tokenizer.vocab_size, path=source, dtype=dtype)
+  setup = types.SimpleNamespace(policy=policy, layout=None, tokenizer=tokenizer)
+  return policy, policy.for_sampling(hf.params(setup, path=source)), tokenizer
+
+
+def sample(policy, params, tokenizer, prompts: Sequence[str | list], *, n: int = 1, seed: int = 0,
+           max_tokens: int = 256, stop: Sequence[str] = (),
+           show: Callable[[int, str], None] | None = None, **settings) -> list[str]:
+  """n texts per prompt, prompt by prompt.
+
+  Args:
+    prompts: texts, or chat messages for the tokenizer's template.
+    stop: strings that end a response; each is one sequence of tokens, as the tokenizer writes it.
+    show: called with (number of the response, its text so far) while it grows.
+    **settings: temperature, top_k, top_p, min_p, greedy.
+
+  Raises:
+    ConfigError: a prompt the tokenizer cannot write, or settings the sampler refuses.
+  """
+  tokens = [tokenizer.render(p) for p in prompts]
+  longest = max(map(len, tokens), default=1)
+  buckets = [1 << b for b in range(5, max(longest - 1, 1).bit_length())] + [longest]
+  engine = engine_lib.Engine(
+      policy, stop_ids=tokenizer.stop_ids, slots=min(n * len(tokens), 64) or 1,
+      prompt_buckets=sorted({b for b in buckets if b <= longest}), max_tokens=max_tokens)
+  requests = [engine_lib.Request(
+      t, (rng.number(str(p)), k), max_tokens, stop_sequences=[tokenizer.encode(s) for s in stop],
+      **settings) for p, t in zip(prompts, tokens) for k in range(n)]
+  watch = (lambda i, ids: show(i, tokenizer.decode(ids))) if show else None
+  try:
+    done = engine.generate(params, requests, jax.random.key(seed), watch=watch)
+  except ValueError as e:
+    raise ConfigError(str(e)) from None
+  return [tokenizer.decode(c.tokens) for c in done]
+
+
+class Terminal:
+  """Prints one growing text as it comes; several side by side would mix, so those come whole."""
+
+  def __init__(self, write: Callable[[str], object]):
+    self._write, self._shown = write, ""
+
+  def show(self, i: int, so_far: str) -> None:
+    """What is new of the first response, up to what later tokens can no longer change."""
+    so_far = so_far.rstrip("\ufffd")  # half of a character
+    if i == 0 and so_far.startswith(self._shown):
+      self._write(so_far[len(self._shown):])
+      self._shown = so_far
+
+
+def run(source: str, prompts: Sequence[str], write: Callable[[str], object], *, chat: bool = False,
+        role: str = "policy", dtype: str = "", n: int = 1, **settings) -> None:
+  """The command: one response streams; several are written one behind the other, numbered."""
+  policy, params, tokenizer = load(source, role, dtype)
+  asked = [[{"role": "user", "content": p}] if chat else p for p in prompts]
+  if n * len(asked) == 1:
+    terminal = Terminal(write)
+    texts = sample(policy, params, tokenizer, asked, show=terminal.show, **settings)
+    terminal.show(0, texts[0])
+    write("\n")
+    return
+  texts = sample(policy, params, tokenizer, asked, n=n, **settings)
+  for i, said in enumerate(texts):
+    write(f"--- {prompts[i // n]!r} ({i % n + 1}/{n})\n{said}\n")
