@@ -31,7 +31,7 @@ quickstart: install
 	$(BIN)/rljax-train --config configs/quickstart.py --workdir runs/quickstart
 
 test: install-test
-	$(BIN)/python -m pytest tests -n 2 --dist loadgroup --durations=10
+	$(BIN)/python -m pytest tests -n 2 --dist loadscope --durations=10
 
 lint: install-test
 	$(BIN)/ruff check .

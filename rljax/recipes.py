@@ -135,6 +135,7 @@ def runlocal(c) -> None:
   if "group_size" in c.rollout:
     c.rollout.group_size = min(c.rollout.group_size, 4)
   c.eval.limit, c.eval.every = 8, 0
+  c.limits.response = min(c.limits.response, 48)
   c.sampling.slots = 16
   c.checkpoint.every = 1
   for spec in c.roles.values():

@@ -21,4 +21,4 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_addoption(parser):
-  parser.addoption("--kills", type=int, default=2, help="how often tests/train/kill_test.py kills")
+  parser.addoption("--kills", type=int, default=1, help="how often tests/train/kill_test.py kills")

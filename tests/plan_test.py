@@ -57,9 +57,6 @@ def test_ragged_products_meet_one_matrix_per_row():
 # --- plans ---
 
 
-compiled = pytest.mark.xdist_group("plans")  # one process makes them
-
-
 @pytest.fixture(scope="module")
 def plans():
   pytest.importorskip("libtpu", reason="libtpu is the compiler")
@@ -68,7 +65,6 @@ def plans():
           "cpu": plan.plan(toy(), *plan.local_devices("cpu"), tries=1)}
 
 
-@compiled
 def test_a_plan_says_what_it_takes(plans):
   result = json.loads(json.dumps(plans["tpu"]))
   assert list(result["steps"]) == ["prefill", "decode", "score", "train"] and result["fits"]
@@ -83,7 +79,6 @@ def test_a_plan_says_what_it_takes(plans):
   assert all(name in table for name in ("prefill", "decode", "score", "train"))
 
 
-@compiled
 def test_the_largest_batch_is_one_that_was_compiled(plans):
   largest = plans["cpu"]["steps"]["train"]["largest"]
   assert largest["batch"] > plans["cpu"]["steps"]["train"]["batch"]
@@ -92,7 +87,6 @@ def test_the_largest_batch_is_one_that_was_compiled(plans):
     assert largest["fails_at"] > largest["batch"]
 
 
-@compiled
 def test_it_agrees_with_the_compiler_that_runs_here(plans):
   """Weights and optimizer state to 1 %; the peak of the train step within a factor of 2.5 (a TPU
   pads layouts to tiles, and fuses more: it needs less)."""
