@@ -25,6 +25,7 @@ def _base() -> ml_collections.ConfigDict:
   c.sampling = ml_collections.ConfigDict({  # the trainer uses the same temperature
       "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
       "slots": 256,            # requests that are decoded together
+      "cache_bits": 0,         # 8: half the cache, approximate; see mismatch/kl in the metrics
       "prompt_buckets": (),    # prompt lengths to compile for; () = limits.prompt, and doublings of
                                # it up to a whole episode where limits.observation > 0
   })

@@ -8,6 +8,9 @@ whatever it holds. A row is therefore forgotten, or replaced, by starting again 
 may be at different positions; copying rows (axis 1) forks them; padding behind a prompt is never
 seen. A layer with a sliding window keeps all positions and masks the old ones.
 
+With 8 bits, `k` and `v` are int8 and every head and position has a float32 scale [L, B, K, C, 1]:
+no number is off by more than 1/254 of the largest beside it.
+
 A model whose layers are unrolled has a tuple of caches instead, one per layer and without the L
 axis: attention over a slice of a stacked array would be compiled as a plain loop on a CPU.
 
@@ -36,17 +39,34 @@ class Cache:
 
   k: Array
   v: Array
+  k_scale: Array | None = None
+  v_scale: Array | None = None
+
+  def quantized(self) -> "Cache":
+    """The same in 8 bits."""
+    return self if self.k_scale is not None else Cache(*_codes(self.k, self.v))
+
+
+def _codes(*arrays):
+  scales = [jnp.max(jnp.abs(x), axis=-1, keepdims=True).astype(jnp.float32) / 127 for x in arrays]
+  codes = [jnp.round(x / jnp.where(s > 0, s, 1)).astype(jnp.int8) for x, s in zip(arrays, scales)]
+  return *codes, *scales
 
 
 Segment = Cache | tuple[Cache, ...]
 Segments = tuple[Segment, ...]
 
 
-def empty(cfg, rows: int, capacity: int) -> Segment:
-  """A segment of a `TransformerConfig` with nothing in it (zeros of the activation dtype)."""
+def empty(cfg, rows: int, capacity: int, bits: int = 0) -> Segment:
+  """A segment of a `TransformerConfig` with nothing in it.
+
+  Args:
+    bits: 8, or 0 = those of the activation dtype.
+  """
   def one(*layers):
     shape = (*layers, rows, cfg.kv_heads, capacity, cfg.head_dim)
-    return Cache(jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype))
+    cache = Cache(jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype))
+    return cache.quantized() if bits else cache
   return one(cfg.layers) if cfg.scan else tuple(one() for _ in range(cfg.layers))
 
 
@@ -69,6 +89,13 @@ def row_axis(x: Array) -> int:
   return x.ndim - 4
 
 
+def like(segment: Segment, new: Segment) -> Segment:
+  """The new keys and values in the form of the segment's."""
+  a_cache = lambda x: isinstance(x, Cache)
+  one = lambda old, n: n.quantized() if old.k_scale is not None else n
+  return jax.tree.map(one, segment, new, is_leaf=a_cache)
+
+
 def covering(cache: Segments, positions: int) -> Segments:
   """The first segments, as many as hold so many positions."""
   ends = list(itertools.accumulate(map(size, cache)))
@@ -87,7 +114,7 @@ def _pieces(sources: Segments, targets: Segments):
 
 def copy_row(source: Segments, row: Array, target: Segments, to: Array) -> Segments:
   """Row `to` of the target becomes row `row` of the source, as far as the source reaches."""
-  out = list(target)
+  out, source = list(target), [like(target[0], segment) for segment in source]
   for i, span, j, offset in _pieces(source, target):
     def put(old, new, span=span, offset=offset):
       one = jax.lax.dynamic_slice_in_dim(new, row, 1, axis=row_axis(new))[..., span, :]
@@ -121,7 +148,7 @@ def write(cache: Segments, new: Segment, start_B: Array, length_B: Array,
   rows_B1 = (jnp.arange(B) if rows_B is None else rows_B)[:, None]
   at_1S = jnp.arange(S)[None, :]
   position_BS = start_B[:, None] + at_1S
-  out, first = [], 0
+  out, first, new = [], 0, like(cache[0], new)
   for segment in cache:
     inside_BS = (at_1S < length_B[:, None]) & (position_BS >= first)
     index_BS = jnp.where(inside_BS, position_BS - first, size(segment))  # outside: dropped
@@ -160,7 +187,7 @@ def before(start_B: Array, first: int, size: int, position_BS: Array, window: Ar
   return before_B1C & visible(position_BS, at_1C, window)
 
 
-def attend(q_BSNH: Array, blocks: Sequence[tuple[Array, Array, Array]], *, scale: float,
+def attend(q_BSNH: Array, blocks: Sequence[tuple[Cache, Array]], *, scale: float,
            softcap: float = 0.0) -> Array:
   """Softmax attention over several blocks of keys as if they were one, without joining them.
 
@@ -168,29 +195,34 @@ def attend(q_BSNH: Array, blocks: Sequence[tuple[Array, Array, Array]], *, scale
 
   Args:
     q_BSNH: N query heads, a multiple of the K kv heads: head n reads kv head n // (N / K).
-    blocks: (keys [B, K, C, H], values [B, K, C, H], mask bool [B or 1, S or 1, C]).
+    blocks: (keys and values of one layer [B, K, C, H], mask bool [B or 1, S or 1, C]).
     scale: multiplies the scores. softcap: c in c tanh(scores / c), before the mask; 0 = off.
 
   Returns:
     [B, S, N, H]. Scores and softmax are float32. A query that sees nothing gets a finite value.
   """
   B, S, N, H = q_BSNH.shape
-  K = blocks[0][0].shape[1]
+  K = blocks[0][0].k.shape[1]
   q = jnp.transpose(q_BSNH.reshape(B, S, K, N // K, H), (0, 2, 3, 1, 4))
   q = q.reshape(B, K, N // K * S, H)
   scores = []
-  for k, _, mask in blocks:
-    score = jnp.einsum("bkqh,bkch->bkqc", q, k, preferred_element_type=jnp.float32) * scale
+  for cache, mask in blocks:
+    score = scale * jnp.einsum("bkqh,bkch->bkqc", q, cache.k.astype(q.dtype),
+                               preferred_element_type=jnp.float32)
+    if cache.k_scale is not None:
+      score = score * jnp.swapaxes(cache.k_scale, -1, -2)
     score = score.reshape(B, K, N // K, S, -1)
     if softcap:
       score = softcap * jnp.tanh(score / softcap)
     scores.append(jnp.where(mask[:, None, None], score, MASKED))
   joined = scores[0] if len(scores) == 1 else jnp.concatenate(scores, axis=-1)
-  weights = jax.nn.softmax(joined, axis=-1).astype(blocks[0][1].dtype)
-  weights = weights.reshape(B, K, N // K * S, -1)
+  weights = jax.nn.softmax(joined, axis=-1).reshape(B, K, N // K * S, -1)
   out, at = 0, 0
-  for _, v, _ in blocks:
-    out = out + jnp.einsum("bkqc,bkch->bkqh", weights[..., at:at + v.shape[2]], v)
-    at += v.shape[2]
+  for cache, _ in blocks:
+    part = weights[..., at:at + cache.v.shape[2]]
+    if cache.v_scale is not None:
+      part = part * jnp.swapaxes(cache.v_scale, -1, -2)
+    out = out + jnp.einsum("bkqc,bkch->bkqh", part.astype(q.dtype), cache.v.astype(q.dtype))
+    at += cache.v.shape[2]
   out = jnp.transpose(out.reshape(B, K, N // K, S, H), (0, 3, 1, 2, 4))
   return out.reshape(B, S, N, H)

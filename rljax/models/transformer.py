@@ -242,13 +242,13 @@ def attention(cfg: TransformerConfig, w: dict, x: Array, where: Where, rope, win
     mask = cache_lib.visible(at_q, at, window)
     if segments is not None:
       mask &= segments_q[:, :, None] == segments[:, None, :]
-    return new.k, new.v, mask
+    return new, mask
 
   if cache is not None:
     blocks, first = [], 0
     for segment in cache:
       seen = cache_lib.before(at[:, 0], first, cache_lib.size(segment), at, window)
-      blocks.append((segment.k, segment.v, seen))
+      blocks.append((segment, seen))
       first += cache_lib.size(segment)
     out = attend(q, [*blocks, over_new(q, at, segments)])
   else:

@@ -54,19 +54,22 @@ class Engine:
     max_tokens: most tokens of a response.
     capacity: most tokens of a whole conversation; 0 = the largest bucket + max_tokens.
     alternatives: report so many of the likeliest tokens at every position.
+    cache_bits: 8 = keys and values in 8 bits with a scale per head and position; 0 = as computed.
+      What it costs is in the metrics of a run: `mismatch/kl`, sampler against trainer.
     mesh: devices; slots are split over "data".
 
   Raises:
-    ValueError: slots that do not divide by the devices, too many stop ids.
+    ValueError: slots that do not divide by the devices, too many stop ids, other cache_bits.
   """
 
   def __init__(self, policy, *, stop_ids: Sequence[int], slots: int, prompt_buckets: Sequence[int],
-               max_tokens: int, capacity: int = 0, alternatives: int = 0,
+               max_tokens: int, capacity: int = 0, alternatives: int = 0, cache_bits: int = 0,
                mesh: Mesh | None = None):
     if mesh is not None and mesh.size > 1:  # each device works alone on its own slots
       policy = dataclasses.replace(policy, layout=None)
     self.policy, self.stop_ids = policy, tuple(sorted(stop_ids))
     self.slots, self.max_tokens, self.alternatives = slots, max_tokens, alternatives
+    self.cache_bits = cache_bits
     self.buckets = sorted(prompt_buckets)
     self.capacity = capacity or self.buckets[-1] + max_tokens
     self.segments = cache_lib.segments(max(self.capacity, self.buckets[-1]))
@@ -75,6 +78,8 @@ class Engine:
     self.devices = mesh.shape["data"] if self.mesh else 1
     if slots % self.devices:
       raise ValueError(f"{slots} slots do not split over {self.devices} devices")
+    if cache_bits not in (0, 8):
+      raise ValueError(f"cache_bits={cache_bits}; 8 or 0")
     if len(self.stop_ids) > request_lib.STOP_IDS:
       raise ValueError(f"{len(self.stop_ids)} stop ids; at most {request_lib.STOP_IDS} fit")
     self._writer = orders_lib.Writer(
@@ -156,13 +161,18 @@ class Engine:
     first = self._writer.settings([], [])
     build = functools.partial(slots_lib.empty, self.policy, segments=self.segments,
                               limit=self.max_tokens, alternatives=self.alternatives,
-                              devices=self.devices)
+                              devices=self.devices, cache_bits=self.cache_bits)
     shape = jax.eval_shape(build, first)
     self._shape = shape
-    specs = self._specs = jax.tree.map(lambda _: rows, shape).replace(cache=jax.tree.map(
+    specs = jax.tree.map(lambda _: rows, shape).replace(cache=jax.tree.map(
         lambda x: PartitionSpec(*[None] * cache_lib.row_axis(x), "data"), shape.cache))
+    # Heads lie over "tensor" where they divide; the compiler keeps them there.
+    tensor = self._given_mesh.shape["tensor"] if self._given_mesh is not None else 1
+    heads = "tensor" if tensor > 1 and self.policy.cfg.kv_heads % tensor == 0 else None
+    self._placed = specs.replace(
+        cache=jax.tree.map(lambda spec: PartitionSpec(*spec, heads), specs.cache))
     self._empty = jax.jit(lambda: build(first), out_shardings=(
-        jax.tree.map(sharding, specs) if self.mesh else None))
+        jax.tree.map(sharding, self._placed) if self.mesh else None))
     bind = lambda fn, **static: functools.partial(fn, self.policy, **static)
     self._prefill = jit(bind(slots_lib.prefill), whole, specs, rows, whole, donate=(1,))
     self._extend = jit(bind(slots_lib.extend), whole, specs, rows, whole, donate=(1,))
@@ -193,7 +203,7 @@ class Engine:
     whole, rows = PartitionSpec(), PartitionSpec("data")
     each = lambda tree, spec: shaped(tree, jax.tree.map(lambda _: spec, tree))
     params = jax.eval_shape(self.policy.unstack, params) if not self.policy.cfg.scan else params
-    slots, n = shaped(self._shape, self._specs), each(np.int32(0), whole)
+    slots, n = shaped(self._shape, self._placed), each(np.int32(0), whole)
     key = each(jax.eval_shape(lambda: jax.random.key(0)), whole)
     out = {}
     for bucket in self.buckets:

@@ -88,13 +88,13 @@ class Orders:
 
 
 def empty(policy, settings: decode.Settings, *, segments: tuple[int, ...], limit: int,
-          alternatives: int, devices: int) -> Slots:
-  """Idle slots, as many as `settings` has rows. `limit`: T."""
+          alternatives: int, devices: int, cache_bits: int = 0) -> Slots:
+  """Idle slots, as many as `settings` has rows. `limit`: T. `cache_bits`: see `cache.empty`."""
   S, T = settings.limit_S.shape[0], limit
   zero = lambda *shape, dtype=jnp.float32: jnp.zeros((S, *shape), dtype)
   hidden = zero(policy.cfg.width, dtype=policy.cfg.dtype)
   return Slots(
-      cache=tuple(cache_lib.empty(policy.cfg, S, c) for c in segments),
+      cache=tuple(cache_lib.empty(policy.cfg, S, c, cache_bits) for c in segments),
       context_S=zero(dtype=jnp.int32), hidden_SD=hidden, prompt_hidden_SD=hidden,
       settings=settings, live_S=zero(dtype=bool), stopped_S=zero(dtype=bool),
       length_S=zero(dtype=jnp.int32), tokens_ST=zero(T, dtype=jnp.int32), logp_ST=zero(T),

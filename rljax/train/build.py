@@ -227,7 +227,8 @@ def engine(config, policy, tokenizer, mesh, slots: int) -> engine_lib.Engine:
   """A sampling engine with the limits of a config."""
   return engine_lib.Engine(
       policy, stop_ids=tokenizer.stop_ids, slots=_round_up(slots, mesh.size),
-      prompt_buckets=_buckets(config), max_tokens=config.limits.response, mesh=mesh)
+      prompt_buckets=_buckets(config), max_tokens=config.limits.response,
+      cache_bits=config.sampling.cache_bits, mesh=mesh)
 
 
 def _sampler(config, name, policy, roles, tokenizer, mesh):

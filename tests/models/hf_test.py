@@ -3,12 +3,14 @@
 import json
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rljax.config import ConfigError
 from rljax.models import families, hf, transformer
+from rljax.sampling import engine as engine_lib
 
 torch = pytest.importorskip("torch", reason="torch writes the reference checkpoints")
 from tests.models import reference, transformer_test  # noqa: E402
@@ -63,6 +65,19 @@ def test_prefill_and_decode_equal_the_whole_forward(folders, case):
   for t in range(6):
     np.testing.assert_allclose(h, whole[rows, lengths + t - 1], atol=5e-5)
     h, cache = transformer_test.decode(policy, params, x[rows, lengths + t], lengths + t, cache)
+
+
+@pytest.mark.parametrize("case", reference.CASES)
+def test_greedy_sampling_equals_transformers(folders, case):
+  """Prompts of mixed length in fewer slots than requests, 12 tokens behind each."""
+  path, model = folders(case)
+  policy, params = load(path)
+  prompts = [tokens()[i % 3, :n] for i, n in enumerate((7, 1, 4, 3, 6))]
+  engine = engine_lib.Engine(policy, stop_ids=(2,), slots=2, prompt_buckets=(4, 8), max_tokens=12)
+  done = engine.generate(params, [engine_lib.Request(p, (i, 0), 12, greedy=True)
+                                  for i, p in enumerate(prompts)], jax.random.key(0))
+  for p, c in zip(prompts, done):
+    np.testing.assert_array_equal(c.tokens, reference.greedy(model, p, 12))
 
 
 def test_scanned_layers_of_two_kinds_equal_unrolled_ones(folders):

@@ -55,3 +55,12 @@ def logits(model, tokens, lengths):
   mask = torch.arange(tokens.shape[1])[None] < torch.tensor(lengths)[:, None]
   with torch.no_grad():
     return model(torch.tensor(tokens), attention_mask=mask.long()).logits.numpy()
+
+
+def greedy(model, prompt, limit):
+  """int [n]: what `generate` adds to one prompt, end token included."""
+  prompt = torch.tensor(prompt[None].tolist())
+  with torch.no_grad():
+    out = model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
+                         max_new_tokens=limit)
+  return out[0, prompt.shape[1]:].numpy()

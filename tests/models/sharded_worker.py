@@ -9,6 +9,7 @@ import numpy as np
 
 from rljax import sharding, types
 from rljax.models import heads, policy
+from rljax.sampling import engine as engine_lib
 from tests.models import transformer_test
 
 B, S, T, V = 8, 10, 5, 16
@@ -47,6 +48,19 @@ def run(model, params, batch):
       value, jax.jit(lambda p, t: decode(model, p, t))(params, batch.inputs["tokens_BS"])))
 
 
+def sample(model, params, mesh):
+  """Tokens and log-probabilities of 20 requests in 8 slots, and where the cache lies then."""
+  engine = engine_lib.Engine(model, stop_ids=(1,), slots=8, prompt_buckets=(4,), max_tokens=6,
+                             mesh=mesh)
+  rs = np.random.default_rng(1)
+  done = engine.generate(params, [
+      engine_lib.Request(rs.integers(2, V, 1 + i % 4).astype(np.int32), (i, 0), 2 + i % 5)
+      for i in range(20)], jax.random.key(0))
+  cache = jax.tree.leaves(engine._slots.cache)[0]
+  return (np.concatenate([c.tokens for c in done]), np.concatenate([c.logp for c in done]),
+          np.divide(cache.shape, cache.sharding.shard_shape(cache.shape)).astype(int).tolist())
+
+
 def gap(a, b):
   return max(float(np.abs(x - y).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
 
@@ -70,6 +84,14 @@ def main():
       out[f"{name} {rules} {tensor}"] = {
           "loss": gap(got[0][0], want[0][0]), "gradients": gap(got[0][1], want[0][1]),
           "decode": gap(got[1], want[1]), "part": part, "whole": sorted(layout.whole)}
+    want = sample(plain, params, None)
+    for tensor in (1, 2):
+      layout = sharding.Layout(sharding.mesh(tensor=tensor), "sampler")
+      model = dataclasses.replace(plain, layout=layout)
+      placed = jax.device_put(params, jax.tree.map(lambda x: x.sharding, model.shapes()))
+      got = sample(model, placed, layout.mesh)
+      out[f"{name} engine {tensor}"] = {"tokens": bool(np.array_equal(got[0], want[0])),
+                                        "logp": gap(got[1], want[1]), "split": got[2]}
   print(json.dumps(out))
 
 

@@ -319,6 +319,24 @@ def test_a_role_goes_on_behind_what_a_prompt_shares_with_a_conversation(params):
     np.testing.assert_allclose(a.logp, b.logp, atol=1e-4)
 
 
+@pytest.mark.parametrize("scan", [True, False])
+def test_a_cache_of_8_bits_is_close(scan):
+  """Close to, and different from, the exact one: log-probabilities within 0.05 of the trainer's."""
+  policy = policy_lib.Policy(dataclasses.replace(CFG, scan=scan))
+  params = policy.init(jax.random.key(3))
+  engine = engine_lib.Engine(policy, stop_ids=(EOS,), slots=4, prompt_buckets=(3, 6), max_tokens=6,
+                             cache_bits=8)
+  codes = engine._shape.cache[0] if scan else engine._shape.cache[0][0]
+  assert codes.k.dtype == codes.v.dtype == jnp.int8
+  rs = requests(9)
+  done = engine.generate(params, rs, jax.random.key(0))
+  gaps = np.concatenate([np.abs(c.logp - teacher_logp(params, r.prompt, c.tokens)[0])
+                         for r, c in zip(rs, done)])
+  assert 1e-6 < gaps.max() < 0.05
+  with pytest.raises(ValueError, match="cache_bits=4"):
+    engine_lib.Engine(policy, stop_ids=(), slots=4, prompt_buckets=(3,), max_tokens=6, cache_bits=4)
+
+
 def test_a_released_conversation_gives_its_slot_back(params, engine):
   kept = engine.generate(params, [engine_lib.Request(
       np.array([2], np.int32), (0, 0), 2, keep=True)], jax.random.key(0))[0]
