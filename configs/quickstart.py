@@ -14,7 +14,7 @@ from rljax.config import fn
 def get_config():
   c = recipes.grpo()
   c.name = "quickstart: 3-digit addition"
-  c.steps = 250
+  c.steps = 350
   c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+=")
   c.tasks = fn("rljax.data.tasks:addition", digits=3, pad=True, split="train")
   c.evals.test = fn("rljax.data.tasks:addition", digits=3, pad=True, split="test", size=500)
@@ -25,8 +25,8 @@ def get_config():
   c.roles.ref = recipes.role(init="policy", train=False)
   c.updates.policy.objective.kl_coef = 0.001
   c.updates.policy.optimizer = fn(
-      "rljax.optim:adamw", lr=5e-4, warmup=10, decay="linear", steps=250)
-  c.eval.every = 25
+      "rljax.optim:adamw", lr=5e-4, warmup=10, decay="linear", steps=350)
+  c.eval.every = 50
   return c
 
 

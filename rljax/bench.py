@@ -2,11 +2,16 @@
 
 The floor is the arithmetic the iteration cannot avoid, at the rate of a large jax matmul measured
 in the same process. Compare only on an otherwise idle machine; the load average is printed.
+Peers are other Python environments, with a model of the same sizes:
+
+  python -m rljax.bench --peer-trl PY --peer-tunix PY
 """
 
 import argparse
 import json
 import os
+import pathlib
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import config as config_lib
+from rljax.models import export
 from rljax.train import build, loop
 
 PROMPT, RESPONSE = 7, 8
@@ -78,14 +84,35 @@ def measure(*, kl: bool, steps: int) -> dict[str, float]:
           "floor_update": flops["update"] / rate, **out, "multiple": out["time/step"] / floor}
 
 
+def peer(python: str, which: str, steps: int) -> dict:
+  """{"seconds"} of another library's iteration, or {"error"}."""
+  config = quickstart_config()
+  run = build.build(config)
+  policy = run.roles.specs["policy"].policy
+  with tempfile.TemporaryDirectory() as folder:
+    export.write(policy, policy.init(jax.random.key(0)), folder, tokenizer=run.tokenizer)
+    case = {"folder": folder, "which": which, "steps": steps, "prompts": config.prompts,
+            "group": config.rollout.group_size, "prompt": PROMPT, "response": RESPONSE}
+    done = subprocess.run(
+        [python, str(pathlib.Path(__file__).parent / "bench_peers.py")], input=json.dumps(case),
+        capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+  if done.returncode:
+    return {"error": (done.stderr.strip() or "failed").splitlines()[-1][:100]}
+  return json.loads(done.stdout.splitlines()[-1])
+
+
 def main() -> int:
   parser = argparse.ArgumentParser("rljax.bench")
   parser.add_argument("--steps", type=int, default=40)
   parser.add_argument(
       "--kl", action="store_true", help="with the reference model of the quickstart")
   parser.add_argument("--json", action="store_true")
+  parser.add_argument("--peer-trl", default="", metavar="PY")
+  parser.add_argument("--peer-tunix", default="", metavar="PY")
   args = parser.parse_args()
   result = measure(kl=args.kl, steps=args.steps)
+  result["peers"] = {name: peer(python, name, args.steps) for name, python in (
+      ("trl", args.peer_trl), ("tunix", args.peer_tunix)) if python}
   if args.json:
     print(json.dumps(result))
     return 0
@@ -99,6 +126,9 @@ def main() -> int:
                     ("  update", "time/update"), ("  log", "time/log")):
     print(f"  {name:<16}{result[key] * 1e3:8.1f} ms")
   print(f"  iteration / floor = {result['multiple']:.2f}")
+  for name, found in result["peers"].items():
+    print(f"  {name}: " + (f"failed: {found['error']}" if "error" in found else
+          f"{found['seconds'] * 1e3:.1f} ms, {found['seconds'] / result['time/step']:.2f} x ours"))
   return 0
 
 

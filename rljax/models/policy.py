@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rljax import ops, sharding, types
 from rljax.config import ConfigError
@@ -100,7 +101,8 @@ class Policy:
       batch: `inputs` holds tokens_BS int32 (right-padded) and action_pos_BT int32, the position
         whose hidden state predicts each action; or the packed form of `rljax.data.packing`.
         `extras["ids_BTK"]` (-1 = none) asks for the log-probabilities of those tokens too, as
-        `TokenStats.extras["logp_BTK"]`.
+        `TokenStats.extras["logp_BTK"]`; `extras["uniform_kl_BT"]` (any content) for KL(U || p), the
+        divergence of the uniform distribution from the model's, nats, under the same name.
     """
     with self._active():
       return self._stats(params, batch)
@@ -127,6 +129,8 @@ class Policy:
       extras["router_B"] = out.router_B if row_B is None else out.router_B[row_B]
     if "ids_BTK" in batch.extras:
       extras["logp_BTK"] = self._logprobs_of(params, hidden_BTD, batch.extras["ids_BTK"])
+    if "uniform_kl_BT" in batch.extras:
+      extras["uniform_kl_BT"] = self._uniform_kl(params, hidden_BTD, batch.actions_BT, logp_BT)
     value_BT = None
     if self.head:
       extras["heads_BTK"] = self.head(params, hidden_BTD)
@@ -137,6 +141,17 @@ class Policy:
     return ops.token_logprobs(
         hidden_BTD, self.unembed(params).astype(hidden_BTD.dtype), targets_BT,
         temperature=self.temperature, softcap=self.cfg.softcap, return_entropy=True)
+
+  def _uniform_kl(self, params, hidden_BTD, targets_BT, logp_BT):
+    """-log V - mean_v log p_v, without the logits: their mean is that of one averaged row, and the
+    normaliser is a target's logit less its log-probability."""
+    if self.cfg.softcap:
+      raise ConfigError("KL(U || p) is not computed for a model with soft-capped logits")
+    rows_VD, hidden_BTD = self.unembed(params), hidden_BTD.astype(jnp.float32)
+    dot = lambda rows: jnp.sum(hidden_BTD * rows.astype(jnp.float32), axis=-1) / self.temperature
+    mean_D = jnp.mean(rows_VD.astype(jnp.float32), axis=0)[None, None]
+    normaliser_BT = dot(rows_VD[targets_BT].astype(hidden_BTD.dtype)) - logp_BT
+    return normaliser_BT - dot(mean_D) - np.log(rows_VD.shape[0])
 
   def _logprobs_of(self, params, hidden_BTD, ids_BTK):
     """[B, T, K]: one pass per k keeps the memory that of one column."""

@@ -27,9 +27,12 @@ def _spans(episodes):
 
 def certainty(episodes: Sequence[Episode], ctx, *, kind: str = "entropy", role: str = "policy"
               ) -> np.ndarray:
-  """Mean over the response's tokens of -H_t ("entropy") or of log p(y_t) ("logp").
+  """Mean over the response's tokens of -H_t ("entropy"), log p(y_t) ("logp") or KL(U || p_t)
+  ("self_certainty").
 
-  Negative entropy as the only reward: https://arxiv.org/abs/2505.15134.
+  Negative entropy as the only reward: https://arxiv.org/abs/2505.15134. Self-certainty, U the
+  uniform distribution over the vocabulary: https://arxiv.org/abs/2502.18581,
+  https://arxiv.org/abs/2505.19590.
 
   Returns:
     float64 [B].
@@ -37,9 +40,12 @@ def certainty(episodes: Sequence[Episode], ctx, *, kind: str = "entropy", role: 
   Raises:
     ConfigError: an unknown kind, or episodes of several turns.
   """
-  if kind not in ("entropy", "logp"):
-    raise config.ConfigError(f"certainty: kind is 'entropy' or 'logp', found {kind!r}")
+  if kind not in ("entropy", "logp", "self_certainty"):
+    raise config.ConfigError(
+        f"certainty: kind is 'entropy', 'logp' or 'self_certainty', found {kind!r}")
   before, said = zip(*_spans(episodes)) if episodes else ((), ())
+  if kind == "self_certainty":
+    return np.array([np.mean(kl) for kl, in ctx.uniform_kl(role, before, said)], np.float64)
   found = ctx.score(role, before, said)
   return np.array([-np.mean(h) if kind == "entropy" else np.mean(l) for l, h in found], np.float64)
 

@@ -26,6 +26,7 @@ class Context:
     score: (role, prefixes, continuations) -> list of (logp, entropy) arrays per continuation token.
     sample: (role, prompts, seeds, **settings) -> list of Completions; prompts are token ids.
     value: (role, token ids of whole texts) -> array [n], that role's scalar head at their ends.
+    uniform_kl: (role, prefixes, continuations) -> list of (KL(U || p) per continuation token,).
     until: time.monotonic() at which a reward should return what it has, NaN for the rest.
     faults: what went wrong with single samples, by kind; filled through `count`.
   """
@@ -36,6 +37,7 @@ class Context:
   score: Callable | None = None
   sample: Callable | None = None
   value: Callable | None = None
+  uniform_kl: Callable | None = None
   until: float = math.inf
   faults: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 

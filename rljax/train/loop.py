@@ -97,10 +97,9 @@ class Loop:
     clock = _Clock()
     episodes, indices, faults = self._rollout(step)
     clock.lap("sample")
-    ctx = rewards_lib.Context(step, self.config.seed, self.r.tokenizer, self.r.scorer,
-                              self._sample_for(step))
     episodes, more = rewards_lib.score_all(
-        episodes, self.r.rewards, self.r.reward_weights, ctx, deadline=self.config.reward_deadline)
+        episodes, self.r.rewards, self.r.reward_weights, self._context(step),
+        deadline=self.config.reward_deadline)
     faults = {**faults, **more}
     self._note_faults(faults)
     if step == 0:
@@ -163,11 +162,13 @@ class Loop:
     episodes = self.r.rollout(self.r.samplers, tasks, key)
     return episodes, indices, {"long_prompt": skipped} if skipped else {}
 
-  def _sample_for(self, step):
+  def _context(self, step) -> rewards_lib.Context:
     def sample(role, prompts, seeds, **settings):
       key = rng.key(self.config.seed, "reward", step)
       return self.r.samplers[role].generate(prompts, seeds, key, **settings)
-    return sample
+    ask = self.r.scorer
+    return rewards_lib.Context(step, self.config.seed, self.r.tokenizer, sample=sample,
+                               score=ask.score, value=ask.value, uniform_kl=ask.uniform_kl)
 
   def _prepare(self, update, episodes) -> types.Batch:
     """The batch of an update on the devices, with all that the current weights say about it."""

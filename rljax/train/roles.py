@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import config as config_lib
-from rljax import optim, rng, sharding
+from rljax import optim, rng, sharding, types
 from rljax.models import lora
 from rljax.sampling import engine as engine_lib
 from rljax.train import step as step_lib
@@ -209,47 +209,83 @@ class Sampler:
 
 
 class Scorer:
-  """Teacher-forced log-probabilities of continuations, batched and bucketed: `ctx.score`."""
+  """What roles say about given tokens, batched and bucketed: `ctx.score`, `ctx.value`, ..."""
 
   def __init__(self, roles: Roles, *, rows: int, buckets: Sequence[int]):
     self._roles, self._rows, self._buckets = roles, rows, sorted(buckets)
     self._jitted: dict[str, Callable] = {}
 
-  def __call__(self, role: str, prefixes: Sequence[np.ndarray], continuations: Sequence[np.ndarray]
-               ) -> list[tuple[np.ndarray, np.ndarray]]:
+  def score(self, role: str, prefixes: Sequence[np.ndarray], continuations: Sequence[np.ndarray]
+            ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Per pair, (logp, entropy) of each continuation token given what precedes it, float32.
 
     Raises:
       ValueError: an empty prefix, or a pair longer than the largest bucket.
     """
-    out: list = [None] * len(prefixes)
-    by_bucket: dict[int, list[int]] = {}
-    for i, (p, c) in enumerate(zip(prefixes, continuations, strict=True)):
-      n = len(p) + len(c) - 1
-      if not len(p) or n > self._buckets[-1]:
-        raise ValueError(f"score: pair {i} has {len(p)} + {len(c)} tokens; "
-                         f"1 to {self._buckets[-1] + 1} fit, with at least one before")
-      by_bucket.setdefault(next(b for b in self._buckets if b >= n), []).append(i)
-    for bucket, indices in by_bucket.items():
-      for at in range(0, len(indices), self._rows):
-        self._wave(role, bucket, indices[at:at + self._rows], prefixes, continuations, out)
+    return self._pairs(role, prefixes, continuations, lambda s: (s.logp_BT, s.entropy_BT))
+
+  def uniform_kl(self, role: str, prefixes: Sequence[np.ndarray],
+                 continuations: Sequence[np.ndarray]) -> list[tuple[np.ndarray]]:
+    """Per pair, (KL(U || p),) at each continuation token, nats; raises as `score`."""
+    return self._pairs(role, prefixes, continuations,
+                       lambda s: (s.extras["uniform_kl_BT"],), extras=("uniform_kl_BT",))
+
+  def value(self, role: str, texts: Sequence[np.ndarray]) -> np.ndarray:
+    """What the role's scalar head says at the last token of each text; NaN if it is too long.
+
+    Returns:
+      float64 [n].
+
+    Raises:
+      ConfigError: the run has no such role, or it has no scalar head.
+    """
+    spec = self._roles.specs.get(role)
+    if spec is None or spec.policy.head is None or spec.policy.head.outputs != 1:
+      raise config_lib.ConfigError(f"ctx.value: the run has no role {role!r} with a scalar head")
+    fits = [i for i, t in enumerate(texts) if 0 < len(t) <= self._buckets[-1]]
+    found = self._read(role, [texts[i] for i in fits], lambda s: s.value_BT)
+    out = np.full(len(texts), np.nan)
+    out[fits] = [row[len(texts[i]) - 1] for i, row in zip(fits, found)]
     return out
 
-  def _wave(self, role, bucket, indices, prefixes, continuations, out):
-    from rljax import types
+  def _pairs(self, role, prefixes, continuations, pick, extras=()):
+    texts = []
+    for i, (p, c) in enumerate(zip(prefixes, continuations, strict=True)):
+      if not len(p) or len(p) + len(c) - 1 > self._buckets[-1]:
+        raise ValueError(f"score: pair {i} has {len(p)} + {len(c)} tokens; "
+                         f"1 to {self._buckets[-1] + 1} fit, with at least one before")
+      texts.append(np.concatenate([p, c]))
+    found = self._read(role, [t[:-1] for t in texts], pick, [t[1:] for t in texts], extras)
+    return [tuple(x[len(p) - 1:len(p) + len(c) - 1] for x in row)
+            for row, p, c in zip(found, prefixes, continuations)]
+
+  def _read(self, role, texts, pick, actions=None, extras=()) -> list:
+    """`pick` of the role's stats for each text, whose `actions` are the tokens that follow."""
+    out: list = [None] * len(texts)
+    by_bucket: dict[int, list[int]] = {}
+    for i, t in enumerate(texts):
+      by_bucket.setdefault(next(b for b in self._buckets if b >= len(t)), []).append(i)
+    for bucket, indices in by_bucket.items():
+      for at in range(0, len(indices), self._rows):
+        some = indices[at:at + self._rows]
+        found = pick(self._wave(role, bucket, [texts[i] for i in some],
+                                actions and [actions[i] for i in some], extras))
+        for row, i in enumerate(some):
+          out[i] = jax.tree.map(lambda x, row=row: x[row], found)
+    return out
+
+  def _wave(self, role, bucket, texts, actions, extras):
     B = self._rows
-    tokens, actions = np.zeros((B, bucket), np.int32), np.zeros((B, bucket), np.int32)
+    tokens_BS, actions_BT = np.zeros((B, bucket), np.int32), np.zeros((B, bucket), np.int32)
+    for rows, given in ((tokens_BS, texts), (actions_BT, actions or ())):
+      for row, t in zip(rows, given):
+        row[:len(t)] = t
     pos = np.tile(np.arange(bucket, dtype=np.int32), (B, 1))
-    for row, i in enumerate(indices):
-      text = np.concatenate([prefixes[i], continuations[i]])
-      tokens[row, :len(text) - 1], actions[row, :len(text) - 1] = text[:-1], text[1:]
     zero = np.zeros((B, bucket), np.float32)
-    batch = types.Batch({"tokens_BS": tokens, "action_pos_BT": pos}, actions, zero, zero, zero,
-                        zero, zero, zero[:, 0], np.zeros(B, np.int32))
+    batch = types.Batch({"tokens_BS": tokens_BS, "action_pos_BT": pos}, actions_BT, zero, zero,
+                        zero, zero, zero, zero[:, 0], np.zeros(B, np.int32),
+                        extras={name: zero for name in extras})
     if role not in self._jitted:
       self._jitted[role] = jax.jit(self._roles.specs[role].policy.stats)
     batch = sharding.put_rows(batch, self._roles.mesh)
-    stats = jax.device_get(self._jitted[role](self._roles.params(role), batch))
-    for row, i in enumerate(indices):
-      span = slice(len(prefixes[i]) - 1, len(prefixes[i]) + len(continuations[i]) - 1)
-      out[i] = (stats.logp_BT[row, span], stats.entropy_BT[row, span])
+    return jax.device_get(self._jitted[role](self._roles.params(role), batch))

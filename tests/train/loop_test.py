@@ -124,15 +124,39 @@ def test_rewards_may_score_and_sample():
   state = loop.Loop.__new__(loop.Loop)
   state.r, state.config = run, run.config
   eps = run.rollout(run.samplers, [run.tasks[0]], jax.random.key(0))
-  from rljax.rewards import run as rewards_lib
-  ctx = rewards_lib.Context(0, 0, run.tokenizer, run.scorer, state._sample_for(0))
-  values = run.rewards["even"](eps, ctx)
+  values = run.rewards["even"](eps, state._context(0))
   assert values.shape == (4,) and np.isfinite(values).all()
-  (logp, entropy), = run.scorer("policy", [eps[0].turns[0].tokens], [eps[0].turns[1].tokens])
+  (logp, entropy), = run.scorer.score("policy", [eps[0].turns[0].tokens], [eps[0].turns[1].tokens])
   np.testing.assert_allclose(logp, eps[0].turns[1].logp, atol=1e-4)  # scorer = sampler
   assert entropy.shape == logp.shape
   with pytest.raises(ValueError, match="pair 0 has 0"):
-    run.scorer("policy", [np.zeros(0, np.int32)], [np.zeros(1, np.int32)])
+    run.scorer.score("policy", [np.zeros(0, np.int32)], [np.zeros(1, np.int32)])
+
+
+def test_rewards_may_ask_for_values_and_certainty():
+  """Against the head and the logits themselves; a text of any length, one that is too long."""
+  run = build.build(load(roles__policy__head=config_lib.fn("rljax.models.heads:head")))
+  run.roles.init()
+  policy = run.roles.specs["policy"].policy
+  run.roles.states["policy"].params["value"]["out"] += 1.0  # a new head says 0 everywhere
+  params = run.roles.params("policy")
+  texts = [np.arange(n, dtype=np.int32) % 12 for n in (1, 4, 6, 9)]
+  values = run.scorer.value("policy", texts)
+  assert np.isnan(values[3]) and np.isfinite(values[:3]).all() and len(set(values[:3])) == 3
+  pairs = [(texts[1], texts[2][:2]), (texts[0], texts[1])]
+  found = run.scorer.uniform_kl("policy", *zip(*pairs))
+  for text, value in zip(texts[:3], values):
+    hidden, _ = policy.prefill(params, text[None], np.array([len(text)]))
+    np.testing.assert_allclose(policy.head(params, hidden[:, None])[0, 0, 0], value, atol=1e-5)
+  for (before, said), (kl,) in zip(pairs, found):
+    whole = np.concatenate([before, said])
+    for t, got in enumerate(kl):
+      n = len(before) + t
+      hidden, _ = policy.prefill(params, whole[None, :n], np.array([n]))
+      logp = jax.nn.log_softmax(policy.logits(params, hidden)[0] / policy.temperature)
+      np.testing.assert_allclose(got, -np.log(len(logp)) - logp.mean(), atol=1e-4)
+  with pytest.raises(config_lib.ConfigError, match="no role 'ref' with a scalar head"):
+    run.scorer.value("ref", texts)
 
 
 # --- refusals: one sentence, exit code 2, no traceback --------------------------------------------
