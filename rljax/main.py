@@ -137,7 +137,7 @@ def plan(argv: list[str] | None = None) -> int:
   parser.add_argument("--layout", default="", help="of the trainer; default: the config's")
   parser.add_argument("--tensor", type=int, default=0, help="devices along the tensor axis")
   parser.add_argument("--update", default="", help="which of the updates; default: the first")
-  parser.add_argument("--tries", type=int, default=4,
+  parser.add_argument("--tries", type=int, default=2,
                       help="compilations for each search of the largest batch; 0: no search")
   parser.add_argument("--json", default="", metavar="FILE", help="also write the plan here")
   args, rest = parser.parse_known_args(argv)
@@ -151,6 +151,7 @@ def _plan(args, rest):
   if args.device == "tpu" and not args.topology:
     raise config_lib.ConfigError("--topology says which TPU slice, such as v5e:2x2")
   from rljax import plan as plan_lib  # jax from here on
+  plan_lib.log.setLevel(logging.INFO)  # it can take minutes
   devices, chip = (plan_lib.tpu_devices(args.topology) if args.device == "tpu"
                    else plan_lib.local_devices(args.device))
   result = plan_lib.plan(config, devices, chip, update=args.update, tries=args.tries)

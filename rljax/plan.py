@@ -6,6 +6,7 @@ fits; of the train step and of decoding also the largest batch that does.
 """
 
 import dataclasses
+import logging
 import os
 import re
 import time
@@ -20,6 +21,7 @@ from rljax.plan_flops import count
 from rljax.train import build
 
 GIB = 2**30
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,6 +221,7 @@ def _step(make, size: int, chip: Chip, devices: int, resident: float) -> dict:
     compiler refused it for want of memory.
   """
   began = time.monotonic()
+  log.info("compiling %s, batch %d", make.__name__, size)
   fn, args, kinds = make(size)
   out = {"batch": size, "flops": count(fn, *args)}
   held: dict[str, float] = {}
@@ -263,9 +266,11 @@ def _bytes(tree) -> float:
 
 def _largest(make, first: dict, chip: Chip, devices: int, resident: float, unit: int,
              tries: int) -> dict:
-  """The largest multiple of `unit` that fits, found by a straight line and then by halving.
+  """The largest multiple of `unit` that fits, found along a line and then by halving.
 
-  Memory is close to a line in the batch, so the first try is where it meets the chip's.
+  Memory is close to a line in the batch: the first try is where the line of what is held beside it
+  and the given batch meets the chip's memory, the second where that of the two batches compiled
+  does, or half-way where that says nothing new.
 
   Returns:
     "batch" that was compiled and fits (0: none), the smallest one seen to fail or None, and how
@@ -274,20 +279,26 @@ def _largest(make, first: dict, chip: Chip, devices: int, resident: float, unit:
   fits, fails = (first["batch"], None) if first["fits"] else (0, first["batch"])
   memory = first["memory_gib"]
   fixed = sum(memory.get(k, 0.0) for k in ("params", "state", "code", "resident"))
-  guess = first["batch"] // 2 if not first["fits"] else 2 * first["batch"]
-  if memory["peak"] and memory["peak"] > fixed:
-    guess = int(0.98 * (chip.hbm / GIB - fixed) / (memory["peak"] - fixed) * first["batch"])
-    guess = min(guess, 64 * first["batch"])  # far off, the line says little
+  points = [(0, fixed)] + [(first["batch"], memory["peak"])] * bool(memory["peak"])
   done = 0
   while done < tries and (fails is None or fails - fits > unit):
-    low, high = fits + unit, (fails - unit if fails is not None else max(guess, fits + unit))
-    size = max(min(guess, high), low) // unit * unit
-    if size < unit or size <= fits:
+    guess = 2 * fits if fails is None else (fits + fails) // 2
+    (a, low), (b, high) = points[-2:] if len(points) > 1 else ((0, 0), (0, 0))
+    if high > low and b > a:
+      guess = min(int(a + (b - a) * (0.99 * chip.hbm / GIB - low) / (high - low)),
+                  64 * first["batch"])  # far off, the line says little
+    guess = guess // unit * unit
+    if not fits < guess or (fails is not None and guess >= fails):
+      guess = ((fits + fails) // 2 if fails is not None else 2 * fits) // unit * unit
+    if guess <= fits:
       break
-    result = _step(make, size, chip, devices, resident)
+    result = _step(make, guess, chip, devices, resident)
     done += 1
-    fits, fails = (size, fails) if result["fits"] else (fits, size)
-    guess = (fits + fails) // 2 if fails is not None else 2 * size
+    fits, fails = (guess, fails) if result["fits"] else (fits, guess)
+    peak = result["memory_gib"]["peak"]
+    if peak:  # what lies beside a step that was refused is not in its peak
+      points = sorted([points[-1], (guess, peak + memory.get("resident", 0.0) * (
+          "error" in result))])
   return {"batch": fits, "fails_at": fails, "compilations": done}
 
 
