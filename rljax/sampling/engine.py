@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.experimental.layout import Format, Layout
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from rljax.models import cache as cache_lib
 from rljax.sampling import book as book_lib
@@ -152,11 +153,14 @@ class Engine:
     rows, whole = PartitionSpec("data"), PartitionSpec()
     sharding = lambda spec: NamedSharding(self.mesh, spec) if self.mesh else None
 
-    def jit(fn, *ins, donate=(), out=True):
+    def jit(fn, *ins):
+      """fn(params, slots, ...) -> slots, in place."""
       if self.mesh:
         fn = jax.shard_map(fn, mesh=self.mesh, axis_names={"data"}, check_vma=False, in_specs=ins,
-                           out_specs=specs if out else rows)
-      return jax.jit(fn, donate_argnums=donate)
+                           out_specs=specs)
+      held = {} if self._held is None else {
+          "in_shardings": (None, self._held, *[None] * (len(ins) - 2)), "out_shardings": self._held}
+      return jax.jit(fn, donate_argnums=1, **held)
 
     first = self._writer.settings([], [])
     build = functools.partial(slots_lib.empty, self.policy, segments=self.segments,
@@ -166,23 +170,18 @@ class Engine:
     self._shape = shape
     specs = jax.tree.map(lambda _: rows, shape).replace(cache=jax.tree.map(
         lambda x: PartitionSpec(*[None] * cache_lib.row_axis(x), "data"), shape.cache))
-    # Heads lie over "tensor" where they divide; the compiler keeps them there.
-    tensor = self._given_mesh.shape["tensor"] if self._given_mesh is not None else 1
-    heads = "tensor" if tensor > 1 and self.policy.cfg.kv_heads % tensor == 0 else None
-    self._placed = specs.replace(
-        cache=jax.tree.map(lambda spec: PartitionSpec(*spec, heads), specs.cache))
-    self._empty = jax.jit(lambda: build(first), out_shardings=(
-        jax.tree.map(sharding, self._placed) if self.mesh else None))
+    self._held = self._places(specs)
+    self._empty = jax.jit(lambda: build(first), out_shardings=self._held)
     bind = lambda fn, **static: functools.partial(fn, self.policy, **static)
-    self._prefill = jit(bind(slots_lib.prefill), whole, specs, rows, whole, donate=(1,))
-    self._extend = jit(bind(slots_lib.extend), whole, specs, rows, whole, donate=(1,))
+    self._prefill = jit(bind(slots_lib.prefill), whole, specs, rows, whole)
+    self._extend = jit(bind(slots_lib.extend), whole, specs, rows, whole)
     self._chunks = {
         n: jit(bind(slots_lib.chunk, segments=n, alternatives=self.alternatives),
-               whole, specs, whole, whole, donate=(1,))
+               whole, specs, whole, whole)
         for n in range(1, len(self.segments) + 1)}
     self._few = {
         n: jit(bind(slots_lib.few, segments=n, alternatives=self.alternatives),
-               whole, specs, rows, whole, whole, donate=(1,))
+               whole, specs, rows, whole, whole)
         for n in range(1, len(self.segments) + 1)}
     self._collect = jax.jit(slots_lib.collect)
     # One jitted copy per update on several devices or of unrolled layers; else the very arrays.
@@ -190,20 +189,44 @@ class Engine:
     self._place = jax.jit(self.policy.unstack) if copies else lambda params: params
     self._rows, self._whole = sharding(rows), sharding(whole)
 
+  def _places(self, specs):
+    """Where the arrays of the slots live; None = on the one device there is.
+
+    Heads lie over "tensor" where they divide. A TPU writes new tokens in place only where positions
+    lie outside heads; in the default layout each program would copy the whole cache, twice.
+    """
+    mesh, cfg = self._given_mesh, self.policy.cfg
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    if mesh is None and device.platform != "tpu":
+      return None
+    if mesh is None:
+      places = jax.tree.map(lambda _: SingleDeviceSharding(device), specs)
+    else:
+      heads = "tensor" if cfg.kv_heads % mesh.shape["tensor"] == 0 else None
+      specs = specs.replace(
+          cache=jax.tree.map(lambda spec: PartitionSpec(*spec, heads), specs.cache))
+      places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+    if device.platform != "tpu":
+      return places
+    layout = Layout(major_to_minor=(0, 1, 3, 2, 4) if cfg.scan else (0, 2, 1, 3))
+    return places.replace(cache=jax.tree.map(lambda p: Format(layout, p), places.cache))
+
   def programs(self, params: PyTree) -> dict[str, tuple]:
     """Name -> (jitted function, its arguments as shapes): what runs, to be compiled ahead of time.
 
     Args:
       params: ShapeDtypeStructs with shardings, as the sampler holds them.
     """
-    def shaped(tree, specs):
-      place = lambda spec: NamedSharding(self._given_mesh, spec) if self._given_mesh else None
-      return jax.tree.map(lambda x, spec: jax.ShapeDtypeStruct(
-          np.shape(x), x.dtype, sharding=place(spec)), tree, specs)
+    def each(tree, spec):
+      place = NamedSharding(self._given_mesh, spec) if self._given_mesh else None
+      return jax.tree.map(
+          lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=place), tree)
     whole, rows = PartitionSpec(), PartitionSpec("data")
-    each = lambda tree, spec: shaped(tree, jax.tree.map(lambda _: spec, tree))
     params = jax.eval_shape(self.policy.unstack, params) if not self.policy.cfg.scan else params
-    slots, n = shaped(self._shape, self._placed), each(np.int32(0), whole)
+    slots, n = self._shape, each(np.int32(0), whole)
+    if self._held is not None:
+      slots = jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+                           slots, self._held)
     key = each(jax.eval_shape(lambda: jax.random.key(0)), whole)
     out = {}
     for bucket in self.buckets:
