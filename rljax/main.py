@@ -137,7 +137,7 @@ def plan(argv: list[str] | None = None) -> int:
   parser.add_argument("--layout", default="", help="of the trainer; default: the config's")
   parser.add_argument("--tensor", type=int, default=0, help="devices along the tensor axis")
   parser.add_argument("--update", default="", help="which of the updates; default: the first")
-  parser.add_argument("--tries", type=int, default=2,
+  parser.add_argument("--tries", type=int, default=1,
                       help="compilations for each search of the largest batch; 0: no search")
   parser.add_argument("--json", default="", metavar="FILE", help="also write the plan here")
   args, rest = parser.parse_known_args(argv)

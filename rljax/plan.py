@@ -320,7 +320,8 @@ def table(result: dict) -> str:
         f"{name:<9}{s['batch']:>7}{'?' if peak is None else f'{peak:.2f}':>10}"
         f"{s['flops'] / 1e12:>9.3g}{s.get('bound', ''):>9}"
         f"{'' if seconds is None else f'{seconds:.3g} s':>10}{s['compile_seconds']:>7.0f} s  "
-        f"{'yes' if s['fits'] else 'NO'}" + (f", {largest['batch']}" if largest else ""))
+        f"{'yes' if s['fits'] else 'NO'}" + (
+            f", {largest['batch']}{'' if largest['fails_at'] else ' or more'}" if largest else ""))
     parts = {k: v for k, v in s["memory_gib"].items() if k != "peak" and v and v >= 0.005}
     lines.append("         " + ", ".join(f"{k} {v:.2f}" for k, v in parts.items()))
   return "\n".join(lines)
