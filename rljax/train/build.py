@@ -114,7 +114,7 @@ def build(config, *, devices=None) -> Run:
   eval_rollout = functools.partial(answer, group_size=config.eval.samples, settings=eval_settings)
   return Run(
       config=config, mesh=mesh, tokenizer=tokenizer, tasks=tasks, evals=evals,
-      curriculum=made("curriculum"), rollout=rollout, eval_rollout=eval_rollout,
+      curriculum=leaf("curriculum")(tasks), rollout=rollout, eval_rollout=eval_rollout,
       rewards=rewards, reward_weights=dict(config.reward_weights),
       eval_verifier=leaf("eval.verifier"),
       memories={name: made(f"memories.{name}") for name in config.memories},

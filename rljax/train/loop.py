@@ -50,7 +50,7 @@ class Loop:
     self.checkpoints = checkpoint.Checkpoints(
         os.path.join(workdir, "checkpoints"), keep=run.config.checkpoint.keep)
     self.quiet = quiet
-    self.host = {"curriculum": run.curriculum.init(len(run.tasks)), "eval_before": {},
+    self.host = {"curriculum": run.curriculum.init(), "eval_before": {},
                  "memories": {name: m.init() for name, m in run.memories.items()},
                  "seconds": 0.0, "tokens": 0, "skipped": 0, "faults": {}}
 
@@ -105,10 +105,12 @@ class Loop:
     if step == 0:
       self._preflight(episodes, faults, len(indices))
     self.host["curriculum"] = self.r.curriculum.update(
-        self.host["curriculum"], indices, curriculum.mean_scores(
+        self.host["curriculum"], indices, curriculum.by_task(
             indices, [e.group for e in episodes],
             [e.scores.get("reward", float("nan")) for e in episodes]))
     scalars = _episode_scalars(episodes)
+    scalars.update({f"curriculum/{k}": v for k, v in self.r.curriculum.metrics(
+        self.host["curriculum"]).items()})
     for name, memory in self.r.memories.items():
       self.host["memories"][name], episodes = memory.update(self.host["memories"][name], episodes)
     chosen = self.r.select(episodes) if self.r.select else episodes

@@ -5,7 +5,7 @@ import pytest
 
 from rljax import types
 from rljax.config import ConfigError
-from rljax.data import collate, curriculum, pairs
+from rljax.data import collate, pairs
 
 SHAPES = collate.Shapes(B=4, S=9, T=5)
 
@@ -60,27 +60,6 @@ def test_what_does_not_fit():
 def test_the_longest_episode_fits_exactly():
   e = episode(("user", [7] * 5), ("assistant", [2] * 5))
   assert collate.collate([e], shapes=SHAPES).mask_BT[0].sum() == 5
-
-
-def test_shuffled_sees_every_task_once_per_epoch_and_resumes_anywhere():
-  c = curriculum.shuffled()
-  state, seen = c.init(7), []
-  for k in (3, 5, 13):
-    drawn, state = c.draw(state, 0, k)
-    seen += drawn
-  assert [sorted(seen[i:i + 7]) for i in (0, 7, 14)] == [list(range(7))] * 3
-  assert seen[:7] != seen[7:14]
-  again, _ = c.draw({"n": 7, "cursor": 8}, 0, 13)
-  assert again == seen[8:21]
-  assert c.draw(c.init(7), 1, 7)[0] != seen[:7]
-
-
-def test_ordered_and_mean_scores():
-  c = curriculum.ordered()
-  drawn, state = c.draw(c.init(3), 0, 4)
-  assert drawn == [0, 1, 2, 0] and c.draw(state, 0, 1)[0] == [1]
-  means = curriculum.mean_scores([9, 4], [0, 0, 1], [1.0, 0.0, float("nan")])
-  assert means[0] == 0.5 and np.isnan(means[1])
 
 
 def test_columns_become_extras():

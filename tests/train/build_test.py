@@ -53,7 +53,7 @@ KNOBS = {
     "tokenizer.alphabet": ("0123456789+=x", lambda r: r.roles.specs["policy"].policy.cfg.vocab),
     "tasks.digits": (2, lambda r: r.tasks[0].prompt),
     "curriculum": (fn("rljax.data.curriculum:ordered"),
-                   lambda r: r.curriculum.draw(r.curriculum.init(9), 0, 9)[0]),
+                   lambda r: r.curriculum.draw(r.curriculum.init(), 0, 9)[0]),
 }
 
 # Read by the loop at run time; these tests flip them.
@@ -137,7 +137,7 @@ class Recorder:
   def __new__(cls, run):
     state = loop.Loop.__new__(loop.Loop)
     state.r, state.config = run, run.config
-    state.host = {"curriculum": run.curriculum.init(len(run.tasks)), "faults": {}}
+    state.host = {"curriculum": run.curriculum.init(), "faults": {}}
     state.log = type("Log", (), {"episodes": lambda self, step, episodes: None})()
     return state
 
