@@ -208,6 +208,8 @@ class Engine:
       places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
     if device.platform != "tpu":
       return places
+    if cfg.kv_heads == (mesh.shape["tensor"] if mesh is not None else 1):
+      return places  # one head per device: a tile of it would be half empty
     layout = Layout(major_to_minor=(0, 1, 3, 2, 4) if cfg.scan else (0, 2, 1, 3))
     return places.replace(cache=jax.tree.map(lambda p: Format(layout, p), places.cache))
 
