@@ -93,9 +93,10 @@ def peer(python: str, which: str, steps: int) -> dict:
     export.write(policy, policy.init(jax.random.key(0)), folder, tokenizer=run.tokenizer)
     case = {"folder": folder, "which": which, "steps": steps, "prompts": config.prompts,
             "group": config.rollout.group_size, "prompt": PROMPT, "response": RESPONSE}
+    script = pathlib.Path(__file__).parent / "bench_peers.py"
     done = subprocess.run(
-        [python, str(pathlib.Path(__file__).parent / "bench_peers.py")], input=json.dumps(case),
-        capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+        [python, "-P", str(script)], input=json.dumps(case), capture_output=True, text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"})
   if done.returncode:
     return {"error": (done.stderr.strip() or "failed").splitlines()[-1][:100]}
   return json.loads(done.stdout.splitlines()[-1])

@@ -90,7 +90,7 @@ def peer(python: str, which: str, case: dict, folder: str, slots: int) -> dict:
   """Runs one case in another environment; its last line of output is the result."""
   asked = json.dumps({**case, "prompts": prompts(case), "folder": folder, "slots": slots,
                       "end": END, "which": which})
-  run = subprocess.run([python, str(PEERS)], input=asked, capture_output=True, text=True,
+  run = subprocess.run([python, "-P", str(PEERS)], input=asked, capture_output=True, text=True,
                        env={**os.environ, "JAX_PLATFORMS": "cpu"})
   if run.returncode:
     return {"error": run.stderr.strip().splitlines()[-1][:80] if run.stderr else "failed"}

@@ -195,22 +195,21 @@ class Engine:
     Heads lie over "tensor" where they divide. A TPU writes new tokens in place only where positions
     lie outside heads; in the default layout each program would copy the whole cache, twice.
     """
-    mesh, cfg = self._given_mesh, self.policy.cfg
+    mesh, heads = self._given_mesh, self.policy.cfg.kv_heads
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-    if mesh is None and device.platform != "tpu":
-      return None
-    if mesh is None:
+    split = 1 if mesh is None or heads % mesh.shape["tensor"] else mesh.shape["tensor"]
+    if mesh is not None:
+      specs = specs.replace(cache=jax.tree.map(
+          lambda spec: PartitionSpec(*spec, "tensor" if split > 1 else None), specs.cache))
+      places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+    elif device.platform == "tpu":
       places = jax.tree.map(lambda _: SingleDeviceSharding(device), specs)
     else:
-      heads = "tensor" if cfg.kv_heads % mesh.shape["tensor"] == 0 else None
-      specs = specs.replace(
-          cache=jax.tree.map(lambda spec: PartitionSpec(*spec, heads), specs.cache))
-      places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
-    if device.platform != "tpu":
+      return None
+    if device.platform != "tpu" or heads == split:  # a tile of a single head would be half empty
       return places
-    if cfg.kv_heads == (mesh.shape["tensor"] if mesh is not None else 1):
-      return places  # one head per device: a tile of it would be half empty
-    layout = Layout(major_to_minor=(0, 1, 3, 2, 4) if cfg.scan else (0, 2, 1, 3))
+    order = (0, 1, 3, 2, 4) if self.policy.cfg.scan else (0, 2, 1, 3)
+    layout = Layout(major_to_minor=order)
     return places.replace(cache=jax.tree.map(lambda p: Format(layout, p), places.cache))
 
   def programs(self, params: PyTree) -> dict[str, tuple]:
