@@ -316,9 +316,8 @@ def forward(cfg: TransformerConfig, params: PyTree, tokens_BS: Array,
     counted_BS: float, 1 for real tokens: those in the router's balance loss. None = all.
     keep_kv: return this call's keys and values, a segment of capacity S.
   """
-  B, S = tokens_BS.shape
-  if positions_BS is None:
-    positions_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32)[None, :], (B, S))
+  if positions_BS is None:  # one row for all: so are the rotations and the mask
+    positions_BS = jnp.arange(tokens_BS.shape[1], dtype=jnp.int32)[None, :]
   x = params["embed"].astype(cfg.dtype)[tokens_BS]
   if cfg.scale_embed:
     x = x * jnp.asarray(cfg.width ** 0.5, cfg.dtype)
