@@ -9,13 +9,10 @@ one of them by a hash of its canonical key, and a generator rejects draws of the
 the space is small a task set repeats problems, but never a task id.
 """
 
-import bisect
-import collections
 import dataclasses
 import difflib
 import functools
 import hashlib
-import itertools
 import json
 import math
 import re
@@ -131,33 +128,6 @@ def _operators(name, operators, known) -> list[str]:
 def _task(prompt, answer, verifier, demo, info=None) -> Task:
   return Task(id="", prompt=prompt, answer=answer, verifier=f"rljax.rewards.verify:{verifier}",
               demo=demo, info=info or {})
-
-
-def mixture(*, sets: Mapping[str, Callable], key: str = "category") -> TaskSet:
-  """Several task sets, one behind the other; a task's `info[key]` is the name of its set.
-
-  Args:
-    sets: name -> leaf of a task set: {"2": fn("rljax.data.tasks:countdown", numbers=2), ...}.
-
-  Raises:
-    ValueError: no sets.
-  """
-  if not sets:
-    raise ValueError("mixture: no sets")
-  made = {name: make() for name, make in sets.items()}
-  names = list(made)
-  ends = list(itertools.accumulate(len(made[n]) for n in names))
-
-  def task(i):
-    part = bisect.bisect_right(ends, i)
-    found = made[names[part]][i - (ends[part - 1] if part else 0)]
-    return dataclasses.replace(found, id=f"{names[part]}/{found.id}",
-                               info={**found.info, key: names[part]})
-
-  counts = collections.Counter()
-  for tasks in made.values():
-    counts.update(tasks.counts)
-  return TaskSet(task, ends[-1], counts=counts)
 
 
 def addition(*, digits: int = 3, pad: bool = False, template: str = "{problem}=",

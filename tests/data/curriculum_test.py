@@ -7,7 +7,7 @@ import pytest
 
 from rljax import types
 from rljax.config import ConfigError
-from rljax.data import curriculum, tasks
+from rljax.data import curriculum, mixture, tasks
 
 
 def task_set(categories, each=5):
@@ -147,6 +147,6 @@ def test_refusals(make, message):
 
 def test_a_mixture_names_its_sets():
   sets = {str(n): lambda n=n: tasks.addition(digits=n, size=3) for n in (1, 2)}
-  mixed = tasks.mixture(sets=sets)
+  mixed = mixture.mixture(sets=sets)
   assert len(mixed) == 6 and [t.info["category"] for t in mixed] == ["1"] * 3 + ["2"] * 3
   assert len({t.id for t in mixed}) == 6 and mixed[4].prompt == sets["2"]()[1].prompt

@@ -29,6 +29,7 @@ KNOBS = {
     "sampling.top_p": (0.5, lambda r: r.samplers["policy"].defaults["top_p"]),
     "sampling.min_p": (0.1, lambda r: r.samplers["policy"].defaults["min_p"]),
     "sampling.slots": (4, lambda r: r.samplers["policy"].engine.slots),
+    "sampling.cache_bits": (8, lambda r: r.samplers["policy"].engine.cache_bits),
     "sampling.prompt_buckets": ((2, 4), lambda r: r.samplers["policy"].engine.buckets),
     "eval.samples": (3, lambda r: r.eval_rollout.keywords["group_size"]),
     "eval.temperature": (0.3, lambda r: r.eval_rollout.keywords["settings"]["temperature"]),
