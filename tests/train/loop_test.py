@@ -213,11 +213,11 @@ def test_unwritable_workdir(tmp_path, capfd):
 def test_debugging_without_jit(tmp_path):
   """The whole loop runs op by op under JAX_DISABLE_JIT=1."""
   env = {**os.environ, "JAX_DISABLE_JIT": "1", "JAX_PLATFORMS": "cpu"}
-  args = ["--config", TINY, "--workdir", str(tmp_path), "--config.steps=1", "--config.eval.every=0",
+  args = ["--config", TINY, "--workdir", str(tmp_path), "--config.steps=2", "--config.eval.every=0",
           "--config.evals.test.size=1", "--config.prompts=1", "--config.sampling.slots=2",
           "--config.rollout.group_size=2", "--config.updates.policy.minibatches=1",
           "--config.limits.response=1"]
   done = subprocess.run([sys.executable, "-m", "rljax.main", *args], env=env, capture_output=True,
                         text=True, timeout=300)
   assert done.returncode == 0, done.stderr[-2000:]
-  assert len(metrics(str(tmp_path))) == 2
+  assert len(metrics(str(tmp_path))) == 3
