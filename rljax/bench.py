@@ -84,6 +84,17 @@ def measure(*, kl: bool, steps: int) -> dict[str, float]:
           "floor_update": flops["update"] / rate, **out, "multiple": out["time/step"] / floor}
 
 
+def ask_peer(python: str, case: dict) -> dict:
+  """What `bench_peers.py` prints for a case in another environment, or {"error"}."""
+  # -P: the script must not see rljax's own `types`.
+  done = subprocess.run([python, "-P", str(pathlib.Path(__file__).parent / "bench_peers.py")],
+                        input=json.dumps(case), capture_output=True, text=True,
+                        env={**os.environ, "JAX_PLATFORMS": "cpu"})
+  if done.returncode:
+    return {"error": (done.stderr.strip() or "failed").splitlines()[-1][:100]}
+  return json.loads(done.stdout.splitlines()[-1])
+
+
 def peer(python: str, which: str, steps: int) -> dict:
   """{"seconds"} of another library's iteration, or {"error"}."""
   config = quickstart_config()
@@ -91,15 +102,9 @@ def peer(python: str, which: str, steps: int) -> dict:
   policy = run.roles.specs["policy"].policy
   with tempfile.TemporaryDirectory() as folder:
     export.write(policy, policy.init(jax.random.key(0)), folder, tokenizer=run.tokenizer)
-    case = {"folder": folder, "which": which, "steps": steps, "prompts": config.prompts,
-            "group": config.rollout.group_size, "prompt": PROMPT, "response": RESPONSE}
-    script = pathlib.Path(__file__).parent / "bench_peers.py"
-    done = subprocess.run(
-        [python, "-P", str(script)], input=json.dumps(case), capture_output=True, text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"})
-  if done.returncode:
-    return {"error": (done.stderr.strip() or "failed").splitlines()[-1][:100]}
-  return json.loads(done.stdout.splitlines()[-1])
+    return ask_peer(python, {
+        "folder": folder, "which": f"{which}_grpo", "steps": steps, "prompts": config.prompts,
+        "group": config.rollout.group_size, "prompt": PROMPT, "response": RESPONSE})
 
 
 def main() -> int:

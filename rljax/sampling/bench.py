@@ -17,10 +17,7 @@ The floor is the arithmetic of the tokens that were read and drawn, at the rate 
 """
 
 import argparse
-import json
 import os
-import pathlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -39,7 +36,6 @@ CASES = {
 }
 SIZES = dict(width=256, layers=4, heads=8, mlp=1024, scan=False)
 VOCAB, END = 32, 1
-PEERS = pathlib.Path(__file__).parent / "bench_peers.py"
 
 
 def prompts(case: dict) -> list[list[int]]:
@@ -87,14 +83,9 @@ def ours(case: dict, slots: int) -> dict:
 
 
 def peer(python: str, which: str, case: dict, folder: str, slots: int) -> dict:
-  """Runs one case in another environment; its last line of output is the result."""
-  asked = json.dumps({**case, "prompts": prompts(case), "folder": folder, "slots": slots,
-                      "end": END, "which": which})
-  run = subprocess.run([python, "-P", str(PEERS)], input=asked, capture_output=True, text=True,
-                       env={**os.environ, "JAX_PLATFORMS": "cpu"})
-  if run.returncode:
-    return {"error": run.stderr.strip().splitlines()[-1][:80] if run.stderr else "failed"}
-  return json.loads(run.stdout.splitlines()[-1])
+  """{"seconds", "tokens"} of one case in another environment, or {"error"}."""
+  return bench_lib.ask_peer(python, {**case, "prompts": prompts(case), "folder": folder,
+                                     "slots": slots, "end": END, "which": which})
 
 
 def main(argv=None) -> int:
