@@ -87,7 +87,7 @@ def local_devices(platform: str) -> tuple[list, Chip]:
   return devices, Chip(float(memory), float("nan"), float("nan"))
 
 
-def plan(config, devices: list, chip: Chip, *, update: str = "", tries: int = 4) -> dict:
+def plan(config, devices: list, chip: Chip, *, update: str = "", tries: int = 1) -> dict:
   """Compiles prefill, decoding, scoring and training of one update of a config.
 
   Args:
@@ -141,7 +141,7 @@ class Steps:
     """Bytes per device that a run holds all the time: every role's weights and optimizer state,
     the sampler's copy of the weights where it has one, and its cache."""
     engine = self.run.samplers[self.update.role].engine
-    fn, args, _ = self._sampling(engine.slots, "chunk")
+    _, args, _ = self._sampling(engine.slots, "chunk")
     copies = self.roles.sampler_layout is not None or not self.sampler.cfg.scan
     return (sum(map(_bytes, self.roles.abstract().values())) + _bytes(args[1])
             + copies * _bytes(args[0]))

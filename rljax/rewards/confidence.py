@@ -45,7 +45,7 @@ def certainty(episodes: Sequence[Episode], ctx, *, kind: str = "entropy", role: 
         f"certainty: kind is 'entropy', 'logp' or 'self_certainty', found {kind!r}")
   before, said = zip(*_spans(episodes)) if episodes else ((), ())
   if kind == "self_certainty":
-    return np.array([np.mean(kl) for kl, in ctx.uniform_kl(role, before, said)], np.float64)
+    return np.array([np.mean(kl) for kl in ctx.uniform_kl(role, before, said)], np.float64)
   found = ctx.score(role, before, said)
   return np.array([-np.mean(h) if kind == "entropy" else np.mean(l) for l, h in found], np.float64)
 

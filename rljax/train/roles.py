@@ -225,10 +225,11 @@ class Scorer:
     return self._pairs(role, prefixes, continuations, lambda s: (s.logp_BT, s.entropy_BT))
 
   def uniform_kl(self, role: str, prefixes: Sequence[np.ndarray],
-                 continuations: Sequence[np.ndarray]) -> list[tuple[np.ndarray]]:
-    """Per pair, (KL(U || p),) at each continuation token, nats; raises as `score`."""
-    return self._pairs(role, prefixes, continuations,
-                       lambda s: (s.extras["uniform_kl_BT"],), extras=("uniform_kl_BT",))
+                 continuations: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Per pair, KL(U || p) at each continuation token, nats; raises as `score`."""
+    found = self._pairs(role, prefixes, continuations,
+                        lambda s: (s.extras["uniform_kl_BT"],), extras=("uniform_kl_BT",))
+    return [kl for kl, in found]
 
   def value(self, role: str, texts: Sequence[np.ndarray]) -> np.ndarray:
     """What the role's scalar head says at the last token of each text; NaN if it is too long.

@@ -35,7 +35,7 @@ def test_certainty():
   episodes = [spoken("ab"), spoken("abc")]
   close(confidence.certainty(episodes, ctx), [-2, -2])
   close(confidence.certainty(episodes, ctx, kind="logp"), [-2, -3])
-  ctx = dataclasses.replace(ctx, uniform_kl=lambda role, p, c: [(np.arange(len(x)),) for x in c])
+  ctx = dataclasses.replace(ctx, uniform_kl=lambda role, p, c: [np.arange(len(x)) for x in c])
   close(confidence.certainty(episodes, ctx, kind="self_certainty"), [0.5, 1])
   with pytest.raises(config.ConfigError, match="'entropy', 'logp' or"):
     confidence.certainty(episodes, ctx, kind="prob")

@@ -19,7 +19,7 @@ class Completion:
   logp: np.ndarray
   raw_logp: np.ndarray
   status: str
-  handle: None = None
+  handle: object = None
 
 
 class Sampler:
@@ -27,19 +27,38 @@ class Sampler:
 
   Attributes:
     calls: (contexts as token ids, seeds, key data, settings) of every `generate`.
+    held: the context that each kept handle stands for; `resumed`: how many turns went on behind one.
   """
 
   def __init__(self, reply, *, tokenizer=None, prompt=200, response=200, observation=400):
-    self.reply, self.calls = reply, []
+    self.reply, self.calls, self.held, self.resumed = reply, [], {}, 0
     self.tokenizer = tokenizer or text.char(alphabet=ALPHABET)
     self.limits = {"prompt": prompt, "response": response, "observation": observation}
 
   def generate(self, prompts, seeds, key, *, max_tokens, handles=None, keep=False, **settings):
-    del handles, keep  # it reads the whole context each time
+    for prompt, handle in zip(prompts, handles or []):
+      if handle is not None:  # it goes on behind what was read; of what was said some may be cut
+        read = self.held.pop(handle)
+        assert len(read) < len(prompt) and np.array_equal(prompt[:len(read)], read)
+        self.resumed += 1
     self.calls.append(([np.asarray(p) for p in prompts], list(seeds),
                        tuple(jax.random.key_data(key).tolist()), settings))
     most = np.broadcast_to(max_tokens, len(prompts))
-    return [self._one(p, s, m) for p, s, m in zip(prompts, seeds, most, strict=True)]
+    done = [self._one(p, s, m) for p, s, m in zip(prompts, seeds, most, strict=True)]
+    if keep:
+      done = [dataclasses.replace(c, handle=self._keep(p)) for p, c in zip(prompts, done)]
+    return done
+
+  def _keep(self, tokens):
+    handle = object()
+    self.held[handle] = tokens
+    return handle
+
+  def fork(self, handle):
+    return self._keep(self.held[handle])
+
+  def release(self, handle):
+    del self.held[handle]
 
   def _one(self, prompt, seed, most):
     said = self.reply(self.tokenizer.decode(prompt), seed)

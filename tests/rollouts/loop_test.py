@@ -29,6 +29,7 @@ def test_selfplay_resumes_bit_for_bit_with_its_baselines(tmp_path):
   # What was sampled over several turns is what the trainer sees: same tokens, same positions.
   assert all(r["mismatch/max"] < 1e-4 for r in rows)
   assert all(r["episode/turns"] == 2.0 for r in rows)
+  assert all(0.0 <= r["curriculum/inside"] <= 1.0 for r in rows)
   states = [json.loads(p.read_text())["memories"]["baselines"]
             for p in sorted((tmp_path / "cut").glob("checkpoints/3/host/*"))
             if p.read_text().startswith("{") and "memories" in p.read_text()]

@@ -55,6 +55,12 @@ def scripted(*turns):
   return reply
 
 
+def test_every_turn_goes_on_behind_the_last_and_nothing_stays_held():
+  tasks = [task(f"{i}") for i in range(3)]
+  _, sampler = run(scripted("<t>ab</t>", "<t>cd</t>", "<answer>7</answer>"), tasks=tasks)
+  assert sampler.resumed == 2 * len(tasks) and not sampler.held
+
+
 def test_turns_alternate_and_the_environment_reports():
   e, sampler = run(scripted("<t>ab</t>", "<t>err</t>", "so <answer> 7 </answer>"))
   assert [t.role for t in e.turns] == ["user", "assistant", "tool", "assistant", "tool",

@@ -10,6 +10,7 @@ def get_config():
   c.prompts = 2
   c.tokenizer = fn("rljax.data.text:char", alphabet="01234X.:")
   c.tasks = fn("rljax.envs.games:tasks", name="patient", size=16)
+  c.curriculum = fn("rljax.data.curriculum:band")
   c.limits.prompt, c.limits.response, c.limits.observation = 2, 2, 2
   c.sampling.prompt_buckets, c.sampling.slots = (5,), 4
   c.rollout = fn("rljax.rollouts.versus:versus", group_size=2, turn_tokens=1,

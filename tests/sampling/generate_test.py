@@ -42,6 +42,22 @@ def test_several_are_numbered_and_lines_of_the_input_are_prompts(folders, capsys
       f"--- '{p}' ({i}/2)" for p in ("1+1=", "2+2=") for i in (1, 2)]
 
 
+def test_stop_strings_and_chat_prompts_reach_the_sampler(folders, capsys, monkeypatch):
+  seen = {}
+  monkeypatch.setattr(generate, "sample", lambda *loaded, **kw: seen.update(
+      kw, prompts=loaded[-1]) or ["said"])
+  said(capsys, folders[0], "--prompt", "1+1=", "--stop", "=", "--chat")
+  assert seen["stop"] == ["="] and seen["prompts"] == [[{"role": "user", "content": "1+1="}]]
+
+
+def test_a_stop_string_ends_a_response(folders):
+  loaded = generate.load(folders[0])
+  whole, = generate.sample(*loaded, ["3+4="], max_tokens=3, temperature=2.0, seed=5)
+  assert len(whole) > 1
+  cut, = generate.sample(*loaded, ["3+4="], max_tokens=3, temperature=2.0, seed=5, stop=[whole[0]])
+  assert cut == whole[0]
+
+
 @pytest.mark.parametrize("args, message", [
     (["--prompt", "1+1=", "--top-p", "0"], "top_p=0.0"),
     (["--prompt", "x", "--max-tokens", "3"], "x"),
@@ -72,7 +88,7 @@ def test_text_comes_while_it_is_sampled(tmp_path):
   assert len(seen) >= 24 // 4 and seen[-1] == whole[0]
   terminal = generate.Terminal(pieces.append)
   for so_far in seen:
-    terminal.show(0, so_far)
+    terminal.show(so_far)
   shown = "".join(pieces)
   assert len([p for p in pieces if p]) > 1 and whole[0].startswith(shown)
   assert generate.sample(*loaded, ["What?"], max_tokens=24) == whole

@@ -148,7 +148,7 @@ def test_rewards_may_ask_for_values_and_certainty():
   for text, value in zip(texts[:3], values):
     hidden, _ = policy.prefill(params, text[None], np.array([len(text)]))
     np.testing.assert_allclose(policy.head(params, hidden[:, None])[0, 0, 0], value, atol=1e-5)
-  for (before, said), (kl,) in zip(pairs, found):
+  for (before, said), kl in zip(pairs, found):
     whole = np.concatenate([before, said])
     for t, got in enumerate(kl):
       n = len(before) + t
