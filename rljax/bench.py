@@ -58,6 +58,7 @@ def quickstart_config(*, kl: bool = False):
   """The quickstart with a random model, 7 + 8 tokens, nothing written but metrics."""
   c = config_lib.load("configs/quickstart.py", {
       "tasks.template": "{problem}", "limits.prompt": PROMPT, "limits.response": RESPONSE,
+      "updates.policy.pack_length": PROMPT + 8 * (RESPONSE - 1),
       "roles.policy.init": None, "steps": 10_000, "checkpoint.every": 10_000, "eval.every": 0})
   if not kl:
     c.updates.policy.objective.kl_coef = 0.0

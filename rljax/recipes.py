@@ -92,6 +92,7 @@ def update(advantage=None, objective=None, optimizer=None) -> ml_collections.Con
   c.minibatches = 1            # optimizer steps per pass
   c.accum = 1                  # micro-batches per optimizer step
   c.pack = 0                   # rows of the model that the episodes share, packed; 0 = one each
+  c.pack_length = 0            # tokens of a packed row; 0 = those of the longest episode
   c.discount = 1.0
   c.router = 0.001             # weight of the balance loss, where the model is a mixture of experts
   return c

@@ -28,7 +28,7 @@ def get_config():
   c.sampling.slots = 256
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=64, layers=2, heads=4,
                             activation="relu", scan=False)
-  c.roles.policy.init = fn("rljax.train.base:trained", noise=0.3, steps=2500, at_least=0.3,
+  c.roles.policy.init = fn("rljax.train.base:trained", noise=0.45, steps=2500, at_least=0.3,
                            at_most=0.55, tasks=c.tasks, skill=c.evals.test)
   c.select = fn("rljax.data.select:dynamic_sampling")
   c.updates.policy = recipes.update(

@@ -110,15 +110,16 @@ class Policy:
   def _stats(self, params, batch):
     inputs = batch.inputs
     tokens_BS, pos_BT = inputs["tokens_BS"], inputs["action_pos_BT"]
-    segments_BS, row_B = inputs.get("segments_BS"), inputs.get("row_B")
+    row_B = inputs.get("row_B")
+    packed = None if row_B is None else (inputs["segments_BS"], inputs["prefixes_BS"])
     counted_BS = None
-    if self.cfg.experts and segments_BS is not None:
-      counted_BS = (segments_BS >= 0).astype(jnp.float32)
+    if self.cfg.experts and packed:
+      counted_BS = (packed[0] >= 0).astype(jnp.float32)
     elif self.cfg.experts:  # the last position that predicts an action ends the row
       at_1S = jnp.arange(tokens_BS.shape[1])[None, :]
       counted_BS = (at_1S <= jnp.max(pos_BT, axis=1)[:, None]).astype(jnp.float32)
     out = transformer.forward(self.cfg, params, tokens_BS, inputs.get("positions_BS"),
-                              segments_BS=segments_BS, counted_BS=counted_BS)
+                              packed=packed, counted_BS=counted_BS)
     if row_B is None:
       hidden_BTD = jnp.take_along_axis(out.hidden, pos_BT[:, :, None], axis=1)
     else:

@@ -220,10 +220,11 @@ def project(cfg: TransformerConfig, w: dict, name: str, x: Array, inputs: int = 
 
 
 class Where(NamedTuple):
-  """Where the tokens of a call stand: positions and, packed, which segment; `counted` are real."""
+  """Where the tokens of a call stand: positions; packed, their segment and the prefix it sees too;
+  `counted` are real."""
 
   positions_BS: Array
-  segments_BS: Array | None
+  packed: tuple[Array, Array] | None
   counted_BS: Array | None
 
 
@@ -236,12 +237,13 @@ def attention(cfg: TransformerConfig, w: dict, x: Array, where: Where, rope, win
   new = cache_lib.Cache(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2))
   scale = cfg.query_scale or cfg.head_dim ** -0.5
   attend = functools.partial(cache_lib.attend, scale=scale, softcap=cfg.attention_softcap)
-  at, segments = where.positions_BS, where.segments_BS
+  at, packed = where.positions_BS, where.packed
 
-  def over_new(q, at_q, segments_q):
+  def over_new(q, at_q, packed_q):
     mask = cache_lib.visible(at_q, at, window)
-    if segments is not None:
-      mask &= segments_q[:, :, None] == segments[:, None, :]
+    if packed is not None:
+      key = packed[0][:, None, :]
+      mask &= (packed_q[0][:, :, None] == key) | (packed_q[1][:, :, None] == key)
     return new, mask
 
   if cache is not None:
@@ -250,24 +252,24 @@ def attention(cfg: TransformerConfig, w: dict, x: Array, where: Where, rope, win
       seen = cache_lib.before(at[:, 0], first, cache_lib.size(segment), at, window)
       blocks.append((segment, seen))
       first += cache_lib.size(segment)
-    out = attend(q, [*blocks, over_new(q, at, segments)])
+    out = attend(q, [*blocks, over_new(q, at, packed)])
   else:
     out = _by_chunks(lambda *one: attend(one[0], [over_new(*one)]), cfg.query_chunk,
-                     q, at, segments)
+                     q, at, packed)
   out = ad_checkpoint.checkpoint_name(out, "attended")
   return project(cfg, w, "o", out, 2), new
 
 
-def _by_chunks(fn, size, q_BSNH, at_BS, segments_BS):
+def _by_chunks(fn, size, q_BSNH, at_BS, packed):
   """fn over chunks of queries one after the other, recomputed in the backward pass."""
   S = q_BSNH.shape[1]
   if not size or S <= size:
-    return fn(q_BSNH, at_BS, segments_BS)
+    return fn(q_BSNH, at_BS, packed)
   n = -(-S // size)
   def split(x):
     x = jnp.pad(x, ((0, 0), (0, n * size - S)) + ((0, 0),) * (x.ndim - 2))
     return jnp.moveaxis(x.reshape(x.shape[0], n, size, *x.shape[2:]), 1, 0)
-  parts = jax.tree.map(split, (q_BSNH, at_BS, segments_BS))
+  parts = jax.tree.map(split, (q_BSNH, at_BS, packed))
   out = jax.lax.map(jax.checkpoint(lambda one: fn(*one)), parts)
   return jnp.moveaxis(out, 0, 1).reshape(q_BSNH.shape[0], n * size, *q_BSNH.shape[2:])[:, :S]
 
@@ -303,7 +305,7 @@ class Output(NamedTuple):
 
 def forward(cfg: TransformerConfig, params: PyTree, tokens_BS: Array,
             positions_BS: Array | None = None, cache: cache_lib.Segments | None = None, *,
-            segments_BS: Array | None = None, counted_BS: Array | None = None,
+            packed: tuple[Array, Array] | None = None, counted_BS: Array | None = None,
             keep_kv: bool = False) -> Output:
   """Runs the model on right-padded (or packed) rows, or behind what a cache holds of them.
 
@@ -312,7 +314,8 @@ def forward(cfg: TransformerConfig, params: PyTree, tokens_BS: Array,
     positions_BS: int32, ascending and contiguous in each row; default 0, 1, 2, ...
     cache: see `rljax.models.cache`; what it holds before a row's first position is seen. It is only
       read: `cache.write` adds the new keys and values.
-    segments_BS: int32; a token sees its own segment only (packed rows; not with a cache).
+    packed: int32 [B, S] twice, the segment of each token and another one that it sees; beside these
+      two it sees nothing (packed rows; not with a cache).
     counted_BS: float, 1 for real tokens: those in the router's balance loss. None = all.
     keep_kv: return this call's keys and values, a segment of capacity S.
   """
@@ -322,7 +325,7 @@ def forward(cfg: TransformerConfig, params: PyTree, tokens_BS: Array,
   if cfg.scale_embed:
     x = x * jnp.asarray(cfg.width ** 0.5, cfg.dtype)
   x = sharding.constrain(x, ("batch", None, None))
-  where = Where(positions_BS, segments_BS, counted_BS)
+  where = Where(positions_BS, packed, counted_BS)
   x, new, router = _layers(cfg, params["layers"], x, where, cache, keep_kv)
   hidden = rms_norm(cfg, x, params["norm"]["scale"])
   return Output(hidden, new, None if router is None else jnp.mean(router, axis=0))

@@ -286,13 +286,16 @@ def _packing(config, name, rows, mesh):
   spec = config.updates[name]
   if not spec.pack:
     return None
+  if spec.pack_length and spec.pack_length < _context(config.limits) - 1:
+    raise ConfigError(f"config.updates.{name}.pack_length={spec.pack_length} is less than the "
+                      f"{_context(config.limits) - 1} tokens of an episode")
   if spec.minibatches > 1:
     raise ConfigError(f"config.updates.{name}.pack: packed rows are not cut into minibatches; use "
                       f"accum for smaller steps of memory")
   packed = _round_up(spec.pack, mesh.shape["data"] * spec.accum)
   if packed >= rows:
     raise ConfigError(f"config.updates.{name}.pack={spec.pack} is not less than its {rows} rows")
-  return functools.partial(packing.pack, rows=packed, parts=spec.accum)
+  return functools.partial(packing.pack, rows=packed, length=spec.pack_length, parts=spec.accum)
 
 
 def _critic(config, name, policies):

@@ -61,6 +61,43 @@ def test_every_token_has_one_place_and_parts_stay_apart():
     assert (np.flatnonzero((segments == b).any(axis=1)) // 3 == b // 4).all()
 
 
+def grouped():
+  """The same episodes in groups of 4, 1 and 3; the first begins with one prompt of 2 tokens, the
+  last with the same token."""
+  batch = batch_of()
+  tokens = batch.inputs["tokens_BS"].copy()
+  tokens[:4, :2], tokens[:4, 2] = (3, 4), (5, 6, 7, 8)
+  tokens[5:, 0], tokens[5:, 1] = 9, (1, 2, 3)
+  return batch.replace(inputs={**batch.inputs, "tokens_BS": tokens},
+                       group_B=np.array([0] * 4 + [1] + [2] * 3, np.int32))
+
+
+@pytest.mark.parametrize("change", [{}, {"window": 3}, {"query_chunk": 5}])
+def test_a_group_reads_its_prompt_once_and_learns_the_same(change):
+  model = policy.decoder(11, width=16, layers=2, heads=2)
+  model = dataclasses.replace(model, cfg=dataclasses.replace(model.cfg, **change))
+  params, batch = model.init(jax.random.key(0)), grouped()
+  packed = packing.pack(batch, rows=2, length=24)
+  segments = packed.inputs["segments_BS"]
+  assert [(segments == B + group).sum() for group in (0, 1, 2)] == [2, 0, 1]
+  assert (segments >= 0).sum() == sum(LENGTHS) - 3 * 2 - 2 * 1
+
+  def loss(params, batch):
+    logp = model.stats(params, batch).logp_BT
+    return jnp.sum(logp * batch.mask_BT * (1 + jnp.arange(B)[:, None])), logp
+  (_, a), one = jax.value_and_grad(loss, has_aux=True)(params, batch)
+  (_, b), two = jax.value_and_grad(loss, has_aux=True)(params, packed)
+  np.testing.assert_allclose(a * batch.mask_BT, b * batch.mask_BT, atol=1e-5)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), one, two)
+
+
+def test_a_group_that_needs_two_rows_reads_its_prompt_in_both():
+  batch = grouped()
+  packed = packing.pack(batch, rows=4, length=12)
+  rows = np.flatnonzero((packed.inputs["segments_BS"] == B).any(axis=1))
+  assert len(rows) == 2 and set(packed.inputs["row_B"][:4]) == set(rows)
+
+
 def test_what_does_not_fit_is_told():
   assert packing.pack(batch_of(), rows=3) is None  # 44 tokens of which 12 + 7 + 6 + 5 ...
   assert packing.pack(batch_of(), rows=4) is not None

@@ -68,6 +68,7 @@ ELSEWHERE = {
     "updates.policy.role": "loop_test (refusal)", "updates.policy.accum": "test_accum",
     "layout.tensor": "tests/models/sharding_test.py", "updates.policy.value": "value_test",
     "updates.policy.router": "value_test", "updates.policy.pack": "value_test",
+    "updates.policy.pack_length": "value_test",
     "memories": "tests/rollouts/versus_test.py",
 }
 

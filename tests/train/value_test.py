@@ -153,13 +153,15 @@ def test_the_router_is_balanced_by_its_weight(tmp_path):
 
 
 def test_packed_rows_train_the_same(tmp_path):
-  """Two rows of the model hold what four held; too few rows are a counted fall-back."""
-  outs = [run(tmp_path / str(pack), tiny(limits__prompt=10, updates__policy__pack=pack,
-                                         updates__policy__minibatches=1)) for pack in (0, 10, 1)]
-  for (states, metrics), fault in zip(outs, (None, None, 2)):
+  """Few rows of the model hold what many held; too few rows are a counted fall-back."""
+  shapes = {(0, 0): None, (10, 0): None, (4, 24): None, (1, 0): 2}
+  outs = [run(tmp_path / f"{rows}-{length}", tiny(
+      limits__prompt=10, updates__policy__pack=rows, updates__policy__pack_length=length,
+      updates__policy__minibatches=1)) for rows, length in shapes]
+  for (states, metrics), ((rows, length), fault) in zip(outs, shapes.items()):
     for path, x in tree.flatten(states["policy"].params).items():
       want = tree.flatten(outs[0][0]["policy"].params)[path]
       np.testing.assert_allclose(x, want, atol=2e-3, err_msg=path)
     assert metrics[0]["loss/total"] == pytest.approx(outs[0][1][0]["loss/total"], abs=1e-5)
-    result = loop.read_result(str(tmp_path / {None: "10", 2: "1"}[fault] / "run"))
+    result = loop.read_result(str(tmp_path / f"{rows}-{length}" / "run"))
     assert result["faults"].get("not_packed") == fault
