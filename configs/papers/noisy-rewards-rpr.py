@@ -48,7 +48,7 @@ def get_config():
 
 
 _DIRECT = fn("rljax.train.base:trained", tasks=sums("train", 20000, 0.0),
-             skill=sums("test", 250, 0.0), noise=0.0, steps=2500, rows=128, at_least=0.05,
+             skill=sums("test", 250, 0.0), noise=0.0, steps=2500, rows=128, at_least=0.03,
              at_most=0.3)
 _RPR = {"rewards.correct": fn("rljax.rewards.phrases:reasoning_patterns", phrases=PHRASES, full=10,
                               marker="#")}

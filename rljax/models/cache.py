@@ -188,7 +188,7 @@ def before(start_B: Array, first: int, size: int, position_BS: Array, window: Ar
 
 
 def attend(q_BSNH: Array, blocks: Sequence[tuple[Cache, Array]], *, scale: float,
-           softcap: float = 0.0) -> Array:
+           softcap: float = 0.0, rows: int = 0) -> Array:
   """Softmax attention over several blocks of keys as if they were one, without joining them.
 
   Decoding reads the segments of a cache and the new keys as blocks, so that nothing is copied.
@@ -197,6 +197,8 @@ def attend(q_BSNH: Array, blocks: Sequence[tuple[Cache, Array]], *, scale: float
     q_BSNH: N query heads, a multiple of the K kv heads: head n reads kv head n // (N / K).
     blocks: (keys and values of one layer [B, K, C, H], mask bool [B or 1, S or 1, C]).
     scale: multiplies the scores. softcap: c in c tanh(scores / c), before the mask; 0 = off.
+    rows: of the blocks between the first and the last, in which many rows may see nothing, read
+      those that see something, so many at a time; 0 = all.
 
   Returns:
     [B, S, N, H]. Scores and softmax are float32. A query that sees nothing gets a finite value.
@@ -205,24 +207,69 @@ def attend(q_BSNH: Array, blocks: Sequence[tuple[Cache, Array]], *, scale: float
   K = blocks[0][0].k.shape[1]
   q = jnp.transpose(q_BSNH.reshape(B, S, K, N // K, H), (0, 2, 3, 1, 4))
   q = q.reshape(B, K, N // K * S, H)
-  scores = []
-  for cache, mask in blocks:
-    score = scale * jnp.einsum("bkqh,bkch->bkqc", q, cache.k.astype(q.dtype),
-                               preferred_element_type=jnp.float32)
-    if cache.k_scale is not None:
-      score = score * jnp.swapaxes(cache.k_scale, -1, -2)
-    score = score.reshape(B, K, N // K, S, -1)
-    if softcap:
-      score = softcap * jnp.tanh(score / softcap)
-    scores.append(jnp.where(mask[:, None, None], score, MASKED))
-  joined = scores[0] if len(scores) == 1 else jnp.concatenate(scores, axis=-1)
-  weights = jax.nn.softmax(joined, axis=-1).reshape(B, K, N // K * S, -1)
-  out, at = 0, 0
-  for cache, _ in blocks:
-    part = weights[..., at:at + cache.v.shape[2]]
-    if cache.v_scale is not None:
-      part = part * jnp.swapaxes(cache.v_scale, -1, -2)
-    out = out + jnp.einsum("bkqc,bkch->bkqh", part.astype(q.dtype), cache.v.astype(q.dtype))
-    at += cache.v.shape[2]
+  if rows and len(blocks) > 2:
+    out = _attend_by_rows(q, blocks, scale, softcap, rows)
+  else:
+    scores = [_scores(q, *block, scale, softcap) for block in blocks]
+    joined = scores[0] if len(scores) == 1 else jnp.concatenate(scores, axis=-1)
+    weights = jax.nn.softmax(joined, axis=-1)
+    out, at = 0, 0
+    for cache, _ in blocks:
+      out = out + _values(weights[..., at:at + cache.v.shape[2]], cache, q.dtype)
+      at += cache.v.shape[2]
   out = jnp.transpose(out.reshape(B, K, N // K, S, H), (0, 3, 1, 2, 4))
   return out.reshape(B, S, N, H)
+
+
+def _scores(q_BKQH, cache, mask_BSC, scale, softcap):
+  """[B, K, Q, C], float32; Q = query heads of a kv head, times S."""
+  score = scale * jnp.einsum("bkqh,bkch->bkqc", q_BKQH, cache.k.astype(q_BKQH.dtype),
+                             preferred_element_type=jnp.float32)
+  if cache.k_scale is not None:
+    score = score * jnp.swapaxes(cache.k_scale, -1, -2)
+  if softcap:
+    score = softcap * jnp.tanh(score / softcap)
+  B, K, Q, C = score.shape
+  score = score.reshape(B, K, Q // mask_BSC.shape[1], mask_BSC.shape[1], C)
+  return jnp.where(mask_BSC[:, None, None], score, MASKED).reshape(B, K, Q, C)
+
+
+def _values(weights_BKQC, cache, dtype):
+  if cache.v_scale is not None:
+    weights_BKQC = weights_BKQC * jnp.swapaxes(cache.v_scale, -1, -2)
+  return jnp.einsum("bkqc,bkch->bkqh", weights_BKQC.astype(dtype), cache.v.astype(dtype))
+
+
+def _attend_by_rows(q_BKQH, blocks, scale, softcap, rows):
+  """[B, K, Q, H]: softmax over the blocks, as (maximum, sum, values) of those read so far."""
+  def read(q, cache, mask, seen=None):
+    score = _scores(q, cache, mask, scale, softcap)
+    top = jnp.max(score, axis=-1, keepdims=True)
+    top = top if seen is None else jnp.maximum(top, seen[0])
+    weights = jnp.exp(score - top)
+    new = jnp.sum(weights, axis=-1, keepdims=True), _values(weights, cache, q.dtype)
+    if seen is None:
+      return top, *new
+    decay = jnp.exp(seen[0] - top)
+    return top, *(decay.astype(old.dtype) * old + x for old, x in zip(seen[1:], new))
+
+  B = q_BKQH.shape[0]
+  seen = read(q_BKQH, *blocks[-1])  # each query sees itself, so that the maximum is a real one
+  seen = read(q_BKQH, *blocks[0], seen)
+  for cache, mask in blocks[1:-1]:
+    needs_B = jnp.any(mask, axis=(1, 2))
+    count, order = jnp.sum(needs_B), jnp.pad(jnp.argsort(~needs_B), (0, rows))
+
+    def some(carry, cache=cache, mask=mask, order=order, count=count):
+      at, seen = carry
+      row = jax.lax.dynamic_slice_in_dim(order, at, rows)
+      new = read(*jax.tree.map(lambda x: x[row], (q_BKQH, cache, mask, seen)))
+      row = jnp.where(at + jnp.arange(rows) < count, row, B)  # the rest is no row
+      return at + rows, jax.tree.map(lambda x, y: x.at[row].set(y, mode="drop"), seen, new)
+
+    # Two loops, of which one takes no turn: unlike a conditional they never copy the cache.
+    few = 2 * count <= B
+    _, seen = jax.lax.while_loop(lambda c: few & (c[0] < count), some, (jnp.int32(0), seen))
+    _, seen = jax.lax.while_loop(
+        lambda c: c[0], lambda c: (False, read(q_BKQH, cache, mask, c[1])), (~few, seen))
+  return (seen[2] / seen[1]).astype(q_BKQH.dtype)

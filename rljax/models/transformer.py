@@ -73,6 +73,8 @@ class TransformerConfig:
       (about twice as fast on a CPU at small width). Same parameters either way.
     remat: what the backward pass recomputes of a layer: a key of `REMAT`.
     query_chunk: queries whose attention scores exist at one time in training; 0 = all.
+    decode_rows: rows of the cache's later segments that decoding reads at a time, of those that
+      reach so far; 0 = all rows of every segment.
     dtype: of activations. param_dtype: of parameters.
     lora: rank, alpha and targets of adapters (`rljax.models.lora.Lora`), None = without.
   """
@@ -106,6 +108,7 @@ class TransformerConfig:
   scan: bool = True
   remat: str = "none"
   query_chunk: int = 1024
+  decode_rows: int = 0
   dtype: str = "float32"
   param_dtype: str = "float32"
   lora: object = None
@@ -236,7 +239,9 @@ def attention(cfg: TransformerConfig, w: dict, x: Array, where: Where, rope, win
   q, k = rotate(q, *rope), rotate(k, *rope)
   new = cache_lib.Cache(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2))
   scale = cfg.query_scale or cfg.head_dim ** -0.5
-  attend = functools.partial(cache_lib.attend, scale=scale, softcap=cfg.attention_softcap)
+  rows = cfg.decode_rows if x.shape[1] == 1 else 0
+  attend = functools.partial(cache_lib.attend, scale=scale, softcap=cfg.attention_softcap,
+                             rows=rows)
   at, packed = where.positions_BS, where.packed
 
   def over_new(q, at_q, packed_q):

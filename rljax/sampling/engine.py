@@ -23,6 +23,7 @@ from rljax.sampling import request as request_lib
 from rljax.sampling import slots as slots_lib
 from rljax.types import Array, PyTree
 
+DECODE_ROWS = 8  # see `TransformerConfig`; measured on a CPU, elsewhere segments are read whole
 WATCHED = 4  # tokens between two looks of somebody who watches
 
 Request, Completion, Handle = request_lib.Request, request_lib.Completion, book_lib.Handle
@@ -32,12 +33,13 @@ Request, Completion, Handle = request_lib.Request, request_lib.Completion, book_
 class Stats:
   """Totals since the engine was made.
 
-  `steps`: decoding steps, `used`: live slots summed over them; `device_s`: seconds inside device
-  calls, `host_s`: seconds beside them; `reread`: conversations whose tokens had to be read again.
+  `rows`: slots decoded, summed over steps; `used`: those of them that were live; `device_s`,
+  `host_s`: seconds inside device calls and beside them; `reread`: conversations whose tokens had to
+  be read again.
   """
 
   tokens: int = 0
-  steps: int = 0
+  rows: int = 0
   used: int = 0
   device_s: float = 0.0
   host_s: float = 0.0
@@ -68,12 +70,19 @@ class Engine:
                mesh: Mesh | None = None):
     if mesh is not None and mesh.size > 1:  # each device works alone on its own slots
       policy = dataclasses.replace(policy, layout=None)
+    self._device0 = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    if self._device0.platform == "cpu":
+      policy = dataclasses.replace(
+          policy, cfg=dataclasses.replace(policy.cfg, decode_rows=DECODE_ROWS))
     self.policy, self.stop_ids = policy, tuple(sorted(stop_ids))
     self.slots, self.max_tokens, self.alternatives = slots, max_tokens, alternatives
     self.cache_bits = cache_bits
     self.buckets = sorted(prompt_buckets)
     self.capacity = capacity or self.buckets[-1] + max_tokens
     self.segments = cache_lib.segments(max(self.capacity, self.buckets[-1]))
+    # A program per number of segments that are read; one, where each row reads what it reaches.
+    windows = range(1, len(self.segments) + 1)
+    self._windows = windows[-1:] if self.policy.cfg.decode_rows else windows
     self.mesh = mesh if mesh is not None and mesh.size > 1 else None
     self._given_mesh = mesh
     self.devices = mesh.shape["data"] if self.mesh else 1
@@ -88,7 +97,8 @@ class Engine:
         stop_ids=self.stop_ids)
     self._per_device = slots // self.devices
     # When the queue is empty and few slots are live, only so many are decoded.
-    self._sizes = [n for n in (self._per_device // 4,) if n >= 4] + [self._per_device]
+    part = self._per_device
+    self._sizes = [n for n in (part // 8, part // 2) if n >= 4] + [part]
     self._batch = min(slots, 32)  # responses fetched at a time
     self._programs()
     self._reset()
@@ -117,8 +127,8 @@ class Engine:
     except BaseException:
       self._reset()  # the slots were donated to a call that did not end
       raise
-    self.stats.steps, self.stats.used = (
-        int(np.sum(x)) for x in jax.device_get((self._slots.steps_1, self._slots.used_1)))
+    self.stats.rows, self.stats.used = (
+        int(np.sum(x)) for x in jax.device_get((self._slots.rows_1, self._slots.used_1)))
     self.stats.tokens += sum(len(c.tokens) for c in done)
     self.stats.host_s += time.perf_counter() - began - (self.stats.device_s - device)
     return done
@@ -139,7 +149,7 @@ class Engine:
       if conversations:
         self._device(self._extend, params, self._writer.write([], [], bucket, extend=True), key)
     one = np.int32(1)
-    for window in range(1, len(self.segments) + 1):
+    for window in self._windows:
       self._device(self._chunks[window], params, one, one)
       for size in self._sizes[:-1]:
         none = np.full(self.devices * size, self._per_device, np.int32)
@@ -173,16 +183,18 @@ class Engine:
     self._held = self._places(specs)
     self._empty = jax.jit(lambda: build(first), out_shardings=self._held)
     bind = lambda fn, **static: functools.partial(fn, self.policy, **static)
-    self._prefill = jit(bind(slots_lib.prefill), whole, specs, rows, whole)
-    self._extend = jit(bind(slots_lib.extend), whole, specs, rows, whole)
+    # Enough tokens to keep the device busy, few enough not to waste a pass on two new prompts.
+    block = 128 if self._device0.platform == "cpu" else 1024
+    self._prefill = jit(bind(slots_lib.prefill, block=block), whole, specs, rows, whole)
+    self._extend = jit(bind(slots_lib.extend, block=block), whole, specs, rows, whole)
     self._chunks = {
         n: jit(bind(slots_lib.chunk, segments=n, alternatives=self.alternatives),
                whole, specs, whole, whole)
-        for n in range(1, len(self.segments) + 1)}
+        for n in self._windows}
     self._few = {
         n: jit(bind(slots_lib.few, segments=n, alternatives=self.alternatives),
                whole, specs, rows, whole, whole)
-        for n in range(1, len(self.segments) + 1)}
+        for n in self._windows}
     self._collect = jax.jit(slots_lib.collect)
     # One jitted copy per update on several devices or of unrolled layers; else the very arrays.
     copies = self.mesh is not None or not self.policy.cfg.scan
@@ -195,8 +207,7 @@ class Engine:
     Heads lie over "tensor" where they divide. A TPU writes new tokens in place only where positions
     lie outside heads; in the default layout each program would copy the whole cache, twice.
     """
-    mesh, heads = self._given_mesh, self.policy.cfg.kv_heads
-    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    mesh, heads, device = self._given_mesh, self.policy.cfg.kv_heads, self._device0
     split = 1 if mesh is None or heads % mesh.shape["tensor"] else mesh.shape["tensor"]
     if mesh is not None:
       specs = specs.replace(cache=jax.tree.map(
@@ -234,8 +245,9 @@ class Engine:
       for name, call in (("prefill", self._prefill), ("extend", self._extend)):
         orders = self._writer.write([], [], bucket, extend=name == "extend")
         out[f"{name} {bucket}"] = call, (params, slots, each(orders, rows), key)
-    for window, end in enumerate(np.cumsum(self.segments), 1):
-      out[f"chunk {end}"] = self._chunks[window], (params, slots, n, n)
+    ends = np.cumsum(self.segments)
+    for window in self._windows:
+      out[f"chunk {ends[window - 1]}"] = self._chunks[window], (params, slots, n, n)
     return out
 
   def _hand_over(self, params):
@@ -345,23 +357,24 @@ class Engine:
     steps = max(requests[self.book.request[s]].max_tokens for s in live)
     steps = min(steps, most or steps)
     ends = np.cumsum(self.segments)
-    window = next((n for n, end in enumerate(ends, 1) if end >= longest + min(steps, 16)),
-                  len(ends))
+    window = next((n for n in self._windows if ends[n - 1] >= longest + min(steps, 16)), len(ends))
     steps = np.int32(max(1, min(steps, int(ends[window - 1] - longest))))
     if waiting:  # a slot that waits for its neighbours is lost; so is a pass for one new prompt
-      self._device(self._chunks[window], params, steps, np.int32(max(1, self._per_device // 8)))
+      self._device(self._chunks[window], params, steps, np.int32(max(1, self._per_device // 10)))
       return
     parts = [[s % self._per_device for s in live if s // self._per_device == d]
              for d in range(self.devices)]
     size = next(n for n in self._sizes if n >= max(map(len, parts)))
-    if size == self._per_device:  # look again when a smaller part would do
-      done_at = sum(map(len, parts)) - self._sizes[0] if len(self._sizes) > 1 else self.slots + 1
-      self._device(self._chunks[window], params, steps, np.int32(max(done_at, 1)))
+    smaller = max((n for n in self._sizes if n < size), default=-1)
+    # Look again when a smaller part will do.
+    done = np.int32(max(max(map(len, parts)) - smaller, 1))
+    if size == self._per_device:
+      self._device(self._chunks[window], params, steps, done)
       return
     slots = np.full((self.devices, size), self._per_device, np.int32)
     for d, part in enumerate(parts):
       slots[d, :len(part)] = part
-    self._device(self._few[window], params, slots.reshape(-1), steps, np.int32(self.slots + 1))
+    self._device(self._few[window], params, slots.reshape(-1), steps, done)
 
   def _finish(self, requests, ended, state, done):
     _, length, context, stopped = state

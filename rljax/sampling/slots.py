@@ -36,7 +36,7 @@ class Slots:
     length_S: int32, tokens of the response so far.
     tokens_ST, logp_ST, raw_logp_ST, entropy_ST, top_ids_STA, top_logp_STA: the response, see
       `decode.Draw`. Forced tokens lie in tokens_ST beforehand.
-    used_1: int32 [1], live slots summed over all steps; steps_1: their number.
+    used_1: int32 [1], live slots summed over all steps; rows_1: the slots that were decoded.
   """
 
   cache: tuple[cache_lib.Cache, ...]
@@ -54,7 +54,7 @@ class Slots:
   top_ids_STA: Array
   top_logp_STA: Array
   used_1: Array
-  steps_1: Array
+  rows_1: Array
 
 
 @flax.struct.dataclass
@@ -100,23 +100,18 @@ def empty(policy, settings: decode.Settings, *, segments: tuple[int, ...], limit
       length_S=zero(dtype=jnp.int32), tokens_ST=zero(T, dtype=jnp.int32), logp_ST=zero(T),
       raw_logp_ST=zero(T), entropy_ST=zero(T), top_ids_STA=zero(T, alternatives, dtype=jnp.int32),
       top_logp_STA=zero(T, alternatives), used_1=jnp.zeros(devices, jnp.int32),
-      steps_1=jnp.zeros(devices, jnp.int32))
+      rows_1=jnp.zeros(devices, jnp.int32))
 
 
-def _block(orders: Orders) -> int:
-  """Rows read in one pass: a function of the shapes alone, so results do not depend on company.
-
-  Enough tokens to keep the device busy, few enough not to waste a pass on two new prompts.
-  """
+def _block(orders: Orders, tokens: int) -> int:
+  """Rows read in one pass: a function of the shapes alone, so results do not depend on company."""
   R, P = orders.tokens_RP.shape
-  tokens = 128 if jax.default_backend() == "cpu" else 1024
   return max(1, min(R, tokens // P))
 
 
-def _over_blocks(orders: Orders, slots: Slots, read) -> tuple[Slots, Array]:
+def _over_blocks(orders: Orders, slots: Slots, size: int, read) -> tuple[Slots, Array]:
   """Runs `read(slots, first row, tokens, lengths) -> (slots, hidden)` over all real rows."""
-  R, P = orders.tokens_RP.shape
-  size = _block(orders)
+  R = orders.tokens_RP.shape[0]
   tokens_RP = jnp.pad(orders.tokens_RP, ((0, -R % size), (0, 0)))
   length_R = jnp.pad(orders.length_R, (0, -R % size), constant_values=1)
   hidden_RD = jnp.zeros((tokens_RP.shape[0], slots.hidden_SD.shape[1]), slots.hidden_SD.dtype)
@@ -133,10 +128,12 @@ def _over_blocks(orders: Orders, slots: Slots, read) -> tuple[Slots, Array]:
   return slots, hidden_RD
 
 
-def prefill(policy, params: PyTree, slots: Slots, orders: Orders, key: Array) -> Slots:
-  """Reads the prompts and starts a response in every ordered slot."""
+def prefill(policy, params: PyTree, slots: Slots, orders: Orders, key: Array, *,
+            block: int) -> Slots:
+  """Reads the prompts, about `block` tokens in a pass, and starts a response in every ordered slot.
+  """
   S, P = slots.context_S.shape[0], orders.tokens_RP.shape[1]
-  size = _block(orders)
+  size = _block(orders, block)
   fresh_A = (orders.source_A < 0) & (orders.slot_A < S)
   row_A = jnp.where(fresh_A, orders.row_A, jnp.iinfo(jnp.int32).max)
 
@@ -146,7 +143,7 @@ def prefill(policy, params: PyTree, slots: Slots, orders: Orders, key: Array) ->
     give = lambda a, cache: cache_lib.copy_row((new,), row_A[a] - first, cache, orders.slot_A[a])
     return slots.replace(cache=jax.lax.fori_loop(begin, end, give, slots.cache)), hidden
 
-  slots, hidden_RD = _over_blocks(orders, slots, read)
+  slots, hidden_RD = _over_blocks(orders, slots, size, read)
   copy = lambda a, cache: cache_lib.copy_row(
       cache_lib.covering(cache, P), orders.source_A[a], cache, orders.slot_A[a])
   slots = slots.replace(cache=jax.lax.fori_loop(
@@ -158,7 +155,8 @@ def prefill(policy, params: PyTree, slots: Slots, orders: Orders, key: Array) ->
       hidden_AD, mode="drop"))
 
 
-def extend(policy, params: PyTree, slots: Slots, orders: Orders, key: Array) -> Slots:
+def extend(policy, params: PyTree, slots: Slots, orders: Orders, key: Array, *,
+           block: int) -> Slots:
   """Reads tokens behind the context of each order's source, and starts a response there.
 
   Row a of the tokens belongs to order a. An order without tokens starts from the hidden state that
@@ -169,7 +167,7 @@ def extend(policy, params: PyTree, slots: Slots, orders: Orders, key: Array) -> 
   copy = lambda a, cache: cache_lib.copy_row(cache, orders.source_A[a], cache, orders.slot_A[a])
   slots = slots.replace(
       cache=jax.lax.fori_loop(0, orders.count_1[0], copy, slots.cache))
-  size = _block(orders)
+  size = _block(orders, block)
   slot_R = jnp.pad(orders.slot_A, (0, -A % size), constant_values=S)
   start_R = jnp.pad(orders.context_A - orders.length_R, (0, -A % size))
 
@@ -181,7 +179,7 @@ def extend(policy, params: PyTree, slots: Slots, orders: Orders, key: Array) -> 
     cache = cache_lib.write(slots.cache, new, start, _after(hidden, length), slot)
     return slots.replace(cache=cache), hidden
 
-  slots, hidden_RD = _over_blocks(orders, slots, read)
+  slots, hidden_RD = _over_blocks(orders, slots, size, read)
   hidden_AD = jnp.where((orders.length_R > 0)[:, None], hidden_RD[:A], old_AD)
   return _start(slots, orders, hidden_AD, key)
 
@@ -205,16 +203,16 @@ def few(policy, params: PyTree, slots: Slots, slot_A: Array, steps: Array, done:
         segments: int, alternatives: int) -> Slots:
   """`chunk` for these slots alone (int32 [A]; S = none): a step over few live slots costs less."""
   near, far = slots.cache[:segments], slots.cache[segments:]
-  rows = slots.replace(cache=(), used_1=None, steps_1=None)
+  rows = slots.replace(cache=(), used_1=None, rows_1=None)
   part = jax.tree.map(lambda x: jnp.take(x, slot_A, axis=0, mode="clip"), rows).replace(
-      cache=cache_lib.take_rows(near, slot_A), used_1=slots.used_1, steps_1=slots.steps_1)
+      cache=cache_lib.take_rows(near, slot_A), used_1=slots.used_1, rows_1=slots.rows_1)
   real_A = slot_A < slots.context_S.shape[0]
   part = chunk(policy, params, part.replace(live_S=part.live_S & real_A), steps, done,
                segments=segments, alternatives=alternatives)
   back = lambda old, new: old.at[slot_A].set(new, mode="drop")
-  return jax.tree.map(back, rows, part.replace(cache=(), used_1=None, steps_1=None)).replace(
+  return jax.tree.map(back, rows, part.replace(cache=(), used_1=None, rows_1=None)).replace(
       cache=(*cache_lib.put_rows(near, part.cache, slot_A), *far), used_1=part.used_1,
-      steps_1=part.steps_1)
+      rows_1=part.rows_1)
 
 
 def chunk(policy, params: PyTree, slots: Slots, steps: Array, done: Array, *, segments: int,
@@ -272,7 +270,7 @@ def _draw(policy, params, slots: Slots, alternatives: int) -> tuple[Slots, Array
       top_logp_STA=put(slots.top_logp_STA, out.top_logp_SA),
       length_S=length_S, stopped_S=slots.stopped_S | stopped_S,
       live_S=live_S & ~stopped_S & (length_S < settings.limit_S),
-      used_1=slots.used_1 + jnp.sum(live_S), steps_1=slots.steps_1 + 1)
+      used_1=slots.used_1 + jnp.sum(live_S), rows_1=slots.rows_1 + S)
   return slots, out.token_S
 
 

@@ -146,3 +146,25 @@ def test_the_program_does_not_grow_with_depth(local):
     loss = lambda p, x: jnp.sum(hidden(cfg, p, x))
     return len(jax.jit(jax.grad(loss)).lower(shapes, tokens_of(2, 6)).as_text())
   assert size(36) < 1.02 * size(4)
+
+
+@pytest.mark.parametrize("bits, softcap, share", [(0, 0.0, 1), (0, 5.0, 2), (8, 0.0, 2)])
+@pytest.mark.parametrize("reaching", [0, 1, 3, 4, 8])
+def test_reading_only_the_rows_that_reach_a_segment(bits, softcap, share, reaching):
+  """In blocks of 3 rows, or whole when most rows reach it: the same attention."""
+  rs = np.random.default_rng(reaching)
+  B, K, H, sizes = 8, 2, 4, (4, 4, 6)
+  draw = lambda *shape: jnp.asarray(rs.normal(size=shape), jnp.float32)
+  make = lambda c: cache_lib.Cache(draw(B, K, c, H), draw(B, K, c, H))
+  start = np.where(np.arange(B) < reaching, rs.integers(5, 14, B), rs.integers(0, 5, B))
+  start = jnp.asarray(rs.permutation(start))
+  blocks, first = [], 0
+  for c in sizes:
+    segment = make(c).quantized() if bits else make(c)
+    blocks.append((segment, cache_lib.before(start, first, c, start[:, None])))
+    first += c
+  blocks.append((make(1), jnp.ones((1, 1, 1), bool)))
+  q = draw(B, 1, K * share, H)
+  whole, rows = (jax.jit(lambda q, n=n: cache_lib.attend(
+      q, blocks, scale=0.7, softcap=softcap, rows=n))(q) for n in (0, 3))
+  np.testing.assert_allclose(rows, whole, atol=1e-5)
