@@ -241,35 +241,35 @@ def _values(weights_BKQC, cache, dtype):
 
 
 def _attend_by_rows(q_BKQH, blocks, scale, softcap, rows):
-  """[B, K, Q, H]: softmax over the blocks, as (maximum, sum, values) of those read so far."""
-  def read(q, cache, mask, seen=None):
-    score = _scores(q, cache, mask, scale, softcap)
-    top = jnp.max(score, axis=-1, keepdims=True)
-    top = top if seen is None else jnp.maximum(top, seen[0])
-    weights = jnp.exp(score - top)
-    new = jnp.sum(weights, axis=-1, keepdims=True), _values(weights, cache, q.dtype)
-    if seen is None:
-      return top, *new
-    decay = jnp.exp(seen[0] - top)
-    return top, *(decay.astype(old.dtype) * old + x for old, x in zip(seen[1:], new))
+  """[B, K, Q, H]: softmax over the blocks, as (values, sum, maximum) of those read so far."""
+  B, K, Q, H = q_BKQH.shape
+  rows = max(1, min(rows, B // 2))
 
-  B = q_BKQH.shape[0]
-  seen = read(q_BKQH, *blocks[-1])  # each query sees itself, so that the maximum is a real one
+  def read(q, cache, mask, seen):
+    score = _scores(q, cache, mask, scale, softcap)
+    top = jnp.maximum(seen[..., -1:], jnp.max(score, axis=-1, keepdims=True))
+    weights = jnp.exp(score - top)
+    new = jnp.concatenate([_values(weights, cache, q.dtype).astype(jnp.float32),
+                           jnp.sum(weights, axis=-1, keepdims=True)], axis=-1)
+    return jnp.concatenate([jnp.exp(seen[..., -1:] - top) * seen[..., :-1] + new, top], axis=-1)
+
+  nothing = jnp.zeros((B, K, Q, H + 2)).at[..., -1].set(MASKED)
+  seen = read(q_BKQH, *blocks[-1], nothing)  # each query sees itself
   seen = read(q_BKQH, *blocks[0], seen)
   for cache, mask in blocks[1:-1]:
     needs_B = jnp.any(mask, axis=(1, 2))
-    count, order = jnp.sum(needs_B), jnp.pad(jnp.argsort(~needs_B), (0, rows))
+    count, order = jnp.sum(needs_B), jnp.argsort(~needs_B)
+    few, turns = 2 * count <= B, -(-count // rows)
 
-    def some(carry, cache=cache, mask=mask, order=order, count=count):
-      at, seen = carry
-      row = jax.lax.dynamic_slice_in_dim(order, at, rows)
+    def some(carry, cache=cache, mask=mask, order=order):
+      turn, seen = carry  # a row that sees nothing stays as it is
+      row = jax.lax.dynamic_slice_in_dim(order, turn * rows, rows)
       new = read(*jax.tree.map(lambda x: x[row], (q_BKQH, cache, mask, seen)))
-      row = jnp.where(at + jnp.arange(rows) < count, row, B)  # the rest is no row
-      return at + rows, jax.tree.map(lambda x, y: x.at[row].set(y, mode="drop"), seen, new)
+      return turn + 1, seen.at[row].set(new, unique_indices=True)
 
     # Two loops, of which one takes no turn: unlike a conditional they never copy the cache.
-    few = 2 * count <= B
-    _, seen = jax.lax.while_loop(lambda c: few & (c[0] < count), some, (jnp.int32(0), seen))
+    _, seen = jax.lax.while_loop(
+        lambda c, turns=turns, few=few: few & (c[0] < turns), some, (jnp.int32(0), seen))
     _, seen = jax.lax.while_loop(
         lambda c: c[0], lambda c: (False, read(q_BKQH, cache, mask, c[1])), (~few, seen))
-  return (seen[2] / seen[1]).astype(q_BKQH.dtype)
+  return (seen[..., :-2] / seen[..., -2:-1]).astype(q_BKQH.dtype)
