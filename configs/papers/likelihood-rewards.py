@@ -41,7 +41,7 @@ def get_config():
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=64, layers=2, heads=4,
                             activation="relu", scan=False)
   c.roles.policy.init = fn("rljax.train.base:trained", tasks=chain("train", 20000),
-                           skill=chain("test", 300), noise=0.0, steps=1000, rows=128, at_least=0.05,
+                           skill=chain("test", 300), noise=0.0, steps=300, rows=128, at_least=0.05,
                            at_most=0.7)
   c.updates.policy = recipes.update(
       advantage=fn("rljax.advantages:leave_one_out"),
