@@ -7,6 +7,7 @@ import pathlib
 import sys
 
 from rljax import config as config_lib
+from rljax.train import preempt
 
 
 def train(argv: list[str] | None = None) -> int:
@@ -169,6 +170,9 @@ def guarded(work) -> int:
   except config_lib.ConfigError as e:
     print(f"rljax: {e}", file=sys.stderr)
     return 2
+  except preempt.Preempted as e:
+    print(f"rljax: {e}", file=sys.stderr)
+    return preempt.EXIT_CODE
   except KeyboardInterrupt:
     print("rljax: stopped; the same command continues from the last checkpoint", file=sys.stderr)
     return 130

@@ -1,5 +1,6 @@
 """The loop: tasks -> rollout -> rewards -> select -> updates, with checkpoints and a run folder."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -16,7 +17,7 @@ from rljax.data import collate, curriculum
 from rljax.evals import pass_at_k
 from rljax.rewards import run as rewards_lib
 from rljax.train import build as build_lib
-from rljax.train import checkpoint, preflight, progress, runlog
+from rljax.train import checkpoint, preempt, preflight, progress, runlog
 
 # Keys that may differ between a run and its continuation.
 FREE = ("steps", "eval", "checkpoint", "episodes_max_bytes", "name")
@@ -36,6 +37,7 @@ def train(config, workdir: str, *, devices=None, quiet: bool = False) -> dict[st
 
   Raises:
     ConfigError: whatever the user can mend, in one sentence.
+    Preempted: the process was told to leave, and has written a checkpoint.
   """
   runlog.open_workdir(workdir, config_lib.to_dict(config), config_lib.digest(config), free=FREE)
   run = build_lib.build(config, devices=devices)
@@ -74,7 +76,9 @@ class Loop:
     config = self.config
     first = self.start()
     step, scalars = first, {}
-    try:
+    with contextlib.ExitStack() as stack:
+      stack.callback(self.stop)
+      told = stack.enter_context(preempt.notice())
       while step < config.steps:
         if step == first or step % max(config.checkpoint.every, 1) == 0:
           self._save(step)
@@ -87,10 +91,12 @@ class Loop:
         self.log.metrics(step, scalars)
         step += 1
         self.progress.update(step, scalars)
+        if told.reason and step < config.steps:
+          self._save(step)
+          raise preempt.Preempted(f"{told.reason}: the run ended with a checkpoint of step {step}; "
+                                  f"the same command continues it")
       self._save(step)
       self._finish(step)
-    finally:
-      self.stop()
     return self.r.roles.states
 
   def step(self, step: int) -> dict[str, float]:
