@@ -107,8 +107,9 @@ def build(config, *, devices=None) -> Run:
   updates = {name: _update(config, name, policies, optimizers, objectives, leaf, mesh, roles)
              for name in config.updates}
   limits = config.limits
+  # The larger one is for what a reward puts behind a whole response, such as a reference answer.
   scorer = roles_lib.Scorer(roles, rows=_round_up(config.sampling.slots, mesh.size),
-                            buckets=(_context(limits) - 1,))
+                            buckets=(_context(limits) - 1, 2 * (_context(limits) - 1)))
   eval_settings = {"temperature": config.eval.temperature, "greedy": config.eval.greedy}
   rollout, answer = _rollouts(config, leaf, made)
   eval_rollout = functools.partial(answer, group_size=config.eval.samples, settings=eval_settings)

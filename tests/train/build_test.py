@@ -116,7 +116,7 @@ def test_prompt_lengths_double_up_to_a_whole_episode_where_there_are_observation
   run = built(limits__observation=9)
   assert run.samplers["policy"].engine.buckets == [4, 8, 15]  # 4 + 3 + 9 tokens, one to sample
   assert run.updates["policy"].shapes.S == 15
-  assert run.scorer._buckets == [15]
+  assert run.scorer._buckets == [15, 30]
 
 
 def test_rows_are_rounded_up_to_what_must_divide_them():

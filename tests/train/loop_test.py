@@ -140,7 +140,7 @@ def test_rewards_may_ask_for_values_and_certainty():
   policy = run.roles.specs["policy"].policy
   run.roles.states["policy"].params["value"]["out"] += 1.0  # a new head says 0 everywhere
   params = run.roles.params("policy")
-  texts = [np.arange(n, dtype=np.int32) % 12 for n in (1, 4, 6, 9)]
+  texts = [np.arange(n, dtype=np.int32) % 12 for n in (1, 4, 9, 13)]
   values = run.scorer.value("policy", texts)
   assert np.isnan(values[3]) and np.isfinite(values[:3]).all() and len(set(values[:3])) == 3
   pairs = [(texts[1], texts[2][:2]), (texts[0], texts[1])]
