@@ -23,7 +23,8 @@ def chain(split, size):
 
 
 def long(split, size):
-  return fn("rljax.data.planted:annotated", tasks=chain(split, size), letters=40)
+  return fn("rljax.data.planted:verified", verifier="rljax.rewards.verify:exact", tasks=fn(
+      "rljax.data.planted:annotated", tasks=chain(split, size), letters=40))
 
 
 def get_config():
