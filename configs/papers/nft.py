@@ -34,7 +34,7 @@ def get_config():
   c.updates.policy = recipes.update(
       advantage=fn("rljax.advantages:group_accuracy"),
       objective=fn("rljax.objectives.pg:nft", prompt_weight="hard"),
-      optimizer=fn("rljax.optim:adamw", lr=1e-3, warmup=10))
+      optimizer=fn("rljax.optim:adamw", lr=2e-4, warmup=10))
   c.updates.policy.minibatches = 4
   c.eval.samples, c.eval.every = 8, 50
   c.checkpoint.every, c.episodes_max_bytes = 100, 20_000_000
