@@ -27,7 +27,7 @@ def sums(split, size, share=0.3):
 def get_config():
   c = recipes.grpo()
   c.name = "Noisy rewards"
-  c.steps = 100
+  c.steps = 150
   c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+-()=# " + "abcdefghijklmnopqrstuvw")
   c.tasks, c.evals.test = sums("train", 20000), sums("test", 250)
   c.limits.prompt, c.limits.response = 9, 40
@@ -41,7 +41,7 @@ def get_config():
                            skill=sums("test", 250), noise=0.0, steps=2500, rows=128, at_least=0.2,
                            at_most=0.5)
   c.updates.policy.objective.kl_coef = 0.0
-  c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=5e-4, warmup=10)
+  c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=2.5e-4, warmup=10)
   c.eval.every = 10
   c.checkpoint.every, c.episodes_max_bytes = 60, 20_000_000
   return c
@@ -57,7 +57,7 @@ ARMS = {
     "rpr": _RPR,
     "rpr_direct_base": {**_RPR, "roles.policy.init": _DIRECT},
 }
-QUICK = {"steps": 60, "eval.every": 10}
+QUICK = {"steps": 90, "eval.every": 10}
 SCALE = {
     "tokenizer": fn("rljax.data.text:hf", path=""),
     "tasks": fn("rljax.data.gsm8k:gsm8k", path=None, chat=True),
