@@ -38,7 +38,7 @@ def transformers_continuous(case):
   import torch
   import transformers
   model = transformers.AutoModelForCausalLM.from_pretrained(
-      case["folder"], dtype=torch.float32, attn_implementation="sdpa_paged")
+      case["folder"], dtype=torch.float32, attn_implementation="sdpa")
   model.eval()
   settings = transformers.GenerationConfig(
       max_new_tokens=case["limit"], do_sample=True, temperature=1.0, top_k=0, top_p=1.0,

@@ -24,13 +24,13 @@ def views(split, size, **kwargs):
 
 def base(bias):
   return fn("rljax.train.base:trained", tasks=views("train", 20000, bias=bias, noise=0.35),
-            skill=views("test", 250), noise=0.0, steps=2500, rows=128, at_least=0.3, at_most=0.6)
+            skill=views("test", 250), noise=0.0, steps=2500, rows=128, at_least=0.25, at_most=0.6)
 
 
 def get_config():
   c = recipes.grpo()
   c.name = "Co-Reward"
-  c.steps = 80
+  c.steps = 120
   c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+-()=")
   c.tasks = views("train", 20000)
   c.curriculum = fn("rljax.data.curriculum:ordered")  # both views of a problem in one step
@@ -49,7 +49,7 @@ def get_config():
   c.updates.policy.objective = fn("rljax.objectives.pg:grpo", dual_clip=3.0, kl_coef=0.005,
                                   aggregation="token-mean")
   c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=5e-4, warmup=8, decay="cosine",
-                                  steps=80)
+                                  steps=120)
   c.eval.every = 20
   c.checkpoint.every, c.episodes_max_bytes = 60, 20_000_000
   return c
@@ -66,7 +66,7 @@ ARMS = {
     "vote_postfix": voting(1),
     "both_biased": {"roles.policy.init": base((0.7, 0.7))},
 }
-QUICK = {"steps": 60, "updates.policy.optimizer.steps": 60, "eval.every": 0}
+QUICK = {"steps": 80, "updates.policy.optimizer.steps": 80, "eval.every": 0}
 SCALE = {
     "tokenizer": fn("rljax.data.text:hf", path=""),
     "tasks": fn("rljax.data.rewritten:rewritten", path=None),
