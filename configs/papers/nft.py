@@ -18,7 +18,7 @@ SEEDS = 3
 def get_config():
   c = recipes.grpo()
   c.name = "NFT"
-  c.steps = 100
+  c.steps = 150
   c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+-()=")
   task = dict(steps=2, low=0, high=9, operators="+-")
   c.tasks = fn("rljax.data.tasks:arithmetic_chain", split="train", **task)
