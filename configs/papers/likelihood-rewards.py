@@ -30,7 +30,7 @@ def long(split, size):
 def get_config():
   c = recipes.grpo()
   c.name = "Likelihood rewards"
-  c.steps = 80
+  c.steps = 100
   c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+-*()=# abcdefghijklmnop")
   c.tasks, c.evals.test = chain("train", 20000), chain("test", 300)
   c.limits.prompt, c.limits.response, c.prompts = 9, 24, 16
@@ -47,7 +47,7 @@ def get_config():
   c.updates.policy = recipes.update(
       advantage=fn("rljax.advantages:leave_one_out"),
       objective=fn("rljax.objectives.likelihood:reference", form="logprob"),
-      optimizer=fn("rljax.optim:adamw", lr=5e-4, warmup=10))
+      optimizer=fn("rljax.optim:adamw", lr=1e-4, warmup=10))
   c.eval.greedy, c.eval.every = True, 50
   c.checkpoint.every, c.episodes_max_bytes = 50, 20_000_000
   return c
