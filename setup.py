@@ -49,6 +49,7 @@ setuptools.setup(
     },
     entry_points={"console_scripts": [
         "rljax-train = rljax.main:train",
+        "rljax-eval = rljax.main:evaluate",
         "rljax-export = rljax.main:export",
         "rljax-generate = rljax.main:generate",
         "rljax-plan = rljax.main:plan",

@@ -126,6 +126,39 @@ def generate(argv: list[str] | None = None) -> int:
   return guarded(work)
 
 
+def evaluate(argv: list[str] | None = None) -> int:
+  """rljax-eval --workdir DIR --search best_of_n,vote,mcts --budget 4096"""
+  parser = argparse.ArgumentParser(
+      "rljax-eval", description="Accuracy against tokens generated per problem, for searches over "
+      "a run's policy.", allow_abbrev=False)
+  parser.add_argument("--workdir", default="", help="run folder: its newest checkpoint")
+  parser.add_argument("--config", default="", metavar="FILE[:name,...]",
+                      help="without a run: the weights its roles begin with")
+  parser.add_argument("--search", default="best_of_n,vote", help="best_of_n, vote, mcts")
+  parser.add_argument("--budget", type=int, default=4096, help="generated tokens per problem")
+  parser.add_argument("--problems", default="", help="one of the config's evals; default the first")
+  parser.add_argument("--limit", type=int, default=0, help="problems; 0 = all")
+  parser.add_argument("--value", default="", metavar="ROLE",
+                      help="whose scalar head judges texts; default: their probability")
+  parser.add_argument("--temperature", type=float, default=1.0)
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--out", default="", help="folder of search.json and search.png; default: "
+                      "the run folder, or runs/eval")
+  args, rest = parser.parse_known_args(argv)
+
+  def work():
+    from rljax.train import evaluate as evaluate_lib
+    out = args.out or args.workdir or "runs/eval"
+    print(evaluate_lib.run(
+        args.config, args.workdir, config_lib.parse_overrides(rest), out=out,
+        searches=[s for s in args.search.split(",") if s], budget=args.budget,
+        problems=args.problems, limit=args.limit, value=args.value, seed=args.seed,
+        temperature=args.temperature))
+    print(f"\n{out}/search.json\n{out}/search.png")
+
+  return guarded(work)
+
+
 def plan(argv: list[str] | None = None) -> int:
   """rljax-plan --config FILE --topology v5p:4x4x4: does it fit?"""
   parser = argparse.ArgumentParser(

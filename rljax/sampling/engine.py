@@ -309,18 +309,22 @@ class Engine:
   def _seat(self, params, requests, queue, key, context):
     """Gives free slots to requests and reads their prompts."""
     free, taken, seats = self.book.free(), set(), []
+    wanted = lambda: [requests[i].parent for i in queue if requests[i].parent]
     while queue:
       r = requests[queue[-1]]
       prompt = np.asarray(r.prompt, np.int32)
       if r.parent is not None and r.parent.slot is not None:
         seat = self.book.seat_parent(queue[-1], r.parent, prompt, free)
-        if seat is None:
-          break
+        if seat is None:  # of what seats of this round copy from, nothing may be given up
+          if seats or not self.book.make_room(wanted()):
+            break
+          free = self.book.free()
+          continue
         if seat.slot != seat.source:
           taken.add(seat.slot)
       else:
         if not any(free):
-          if not self.book.make_room([requests[i].parent for i in queue if requests[i].parent]):
+          if not self.book.make_room(wanted()):
             break
           free = self.book.free()
         if r.parent is not None:

@@ -375,3 +375,21 @@ def test_warp_without_filters_is_log_softmax():
   ones, zeros = jnp.ones(3), jnp.zeros(3)
   out = warp.warp(z, temperature_S=2 * ones, top_k_S=zeros.astype(int), top_p_S=ones, min_p_S=zeros)
   np.testing.assert_allclose(out, jax.nn.log_softmax(z / 2), atol=1e-6)
+
+
+def test_more_forks_than_slots(params):
+  """Conversations that keep every slot give way, one after the other, to those that go on."""
+  engine = engine_lib.Engine(POLICY, stop_ids=(), slots=4, prompt_buckets=(4,), max_tokens=2,
+                             capacity=16)
+  key = jax.random.key(1)
+  first = engine.generate(params, [engine_lib.Request(
+      np.array([2, 3 + i], np.int32), (i, 0), 2, keep=True) for i in range(4)], key)
+  forks = [engine.fork(c.handle) for c in first for _ in range(3)]
+  tail = np.array([5], np.int32)
+  after = engine.generate(params, [engine_lib.Request(tail, (i, 1), 2, parent=h)
+                                   for i, h in enumerate(forks)], key)
+  alone = engine_lib.Engine(POLICY, stop_ids=(), slots=4, prompt_buckets=(8,), max_tokens=2)
+  for i, c in enumerate(after):
+    prompt = np.concatenate([[2, 3 + i // 3], first[i // 3].tokens, tail]).astype(np.int32)
+    want = alone.generate(params, [engine_lib.Request(prompt, (i, 1), 2)], key)[0]
+    np.testing.assert_array_equal(c.tokens, want.tokens)

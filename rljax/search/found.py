@@ -1,0 +1,42 @@
+"""What a search gives: the answer it would stop with, after so many tokens."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rljax import types
+from rljax.rollouts import dialogue
+
+# (tasks, texts said so far) -> one number per text: how good each is, in [0, 1] where it says so.
+Value = Callable[[Sequence[types.Task], Sequence[str]], Sequence[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """tokens: generated for the task so far, all tries and roll-outs included. text: its answer."""
+
+  tokens: int
+  text: str
+
+
+def at(found: Sequence[Found], budget: int) -> str | None:
+  """The answer after at most `budget` tokens; None before the first."""
+  texts = [f.text for f in found if f.tokens <= budget]
+  return texts[-1] if texts else None
+
+
+def said(d: dialogue.Dialogue) -> str:
+  """Everything the policy has said in it."""
+  return "".join(t.text for t in d.turns if t.role == "assistant")
+
+
+def length(d: dialogue.Dialogue) -> int:
+  """Tokens of the policy in it."""
+  return sum(len(t.tokens) for t in d.turns if t.role == "assistant")
+
+
+def confidence(d: dialogue.Dialogue) -> float:
+  """The mean probability of its tokens, exp(mean log p); 0 for none."""
+  logp = [t.logp for t in d.turns if t.role == "assistant" and t.logp is not None and len(t.logp)]
+  return float(np.exp(np.mean(np.concatenate(logp)))) if logp else 0.0
