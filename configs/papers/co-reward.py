@@ -48,7 +48,7 @@ def get_config():
   c.roles.ref = recipes.role(init="policy", train=False)
   c.updates.policy.objective = fn("rljax.objectives.pg:grpo", dual_clip=3.0, kl_coef=0.005,
                                   aggregation="token-mean")
-  c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=5e-4, warmup=8, decay="cosine",
+  c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=1.5e-4, warmup=8, decay="cosine",
                                   steps=120)
   c.eval.every = 20
   c.checkpoint.every, c.episodes_max_bytes = 60, 20_000_000
