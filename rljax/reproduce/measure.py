@@ -42,16 +42,19 @@ class Run:
   def problems(self, metric: str, at: str) -> dict[str, float] | None:
     """Share of correct samples per problem, for `eval/<set>/pass_at_1` at start, end or gain.
 
+    Also for `eval/<set>/<value>/pass_at_1`, the problems with one value of `eval.by`.
+
     None for another metric, or if the episodes of that step are no longer there.
     """
     parts = metric.split("/")
-    if len(parts) != 3 or parts[0] != "eval" or parts[2] != "pass_at_1":
+    if len(parts) not in (3, 4) or parts[0] != "eval" or parts[-1] != "pass_at_1":
       return None
+    value = parts[2] if len(parts) == 4 else None
     steps = self.series(metric)[0]
     wanted = {"start": (steps[0],), "end": (steps[-1],), "gain": (steps[0], steps[-1])}.get(at)
     if wanted is None:
       return None
-    graded = [_graded(self.workdir, parts[1], int(s)) for s in wanted]
+    graded = [_graded(self.workdir, parts[1], int(s), value) for s in wanted]
     if at == "gain":
       return {k: graded[1][k] - graded[0][k] for k in graded[0] if k in graded[1]} or None
     return graded[0] or None
@@ -61,11 +64,12 @@ def read(workdir) -> Run:
   return Run(str(workdir), tuple(runlog.read_metrics(workdir)))
 
 
-def _graded(workdir, name, step):
+def _graded(workdir, name, step, value):
   out: dict[str, list] = {}
   for path in runlog.episode_files(workdir):
     for e in runlog.read_episodes(path):
-      if e["step"] == step and e["info"].get("phase") == f"eval/{name}":
+      if e["step"] == step and e["info"].get("phase") == f"eval/{name}" and (
+          value is None or e["info"].get("by") == value):
         out.setdefault(e["task"], []).append(float(e["scores"]["correct"]) >= 1 - 1e-6)
   return {k: float(np.mean(v)) for k, v in out.items()}
 
