@@ -1,4 +1,4 @@
-"""Guided tokens: the paper's equation token by token, a quarter of the gradient, splits, extremes."""
+"""Guided tokens: the paper's equation token by token, a quarter of the gradient, splits."""
 
 import dataclasses
 import functools

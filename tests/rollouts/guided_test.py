@@ -8,8 +8,8 @@ from rljax import config as config_lib
 from rljax import types
 from rljax.config import ConfigError
 from rljax.data import collate, select
-from rljax.rewards import text as text_rewards
 from rljax.rewards import run, verify
+from rljax.rewards import text as text_rewards
 from rljax.rollouts import guided, single_turn
 from rljax.train import build
 from tests.rollouts import fake
@@ -124,9 +124,8 @@ def test_groups_all_right_or_all_wrong_after_guidance_are_dropped():
 
 
 def test_guided_answers_that_speak_of_the_hint_are_kept_out_and_counted():
-  said = lambda c, s: {0: "7", 1: "Hint 7", 2: "x"}[s[1]]
-  episodes, _ = roll([task("hard", "H:2;"), task("easy")], said=lambda c, s: "no" if not c.startswith(
-      "H") and c.startswith("hard") else said(c, s))
+  said = lambda c, s: "no" if c.startswith("hard") else {0: "7", 1: "Hint 7", 2: "x"}[s[1]]
+  episodes, _ = roll([task("hard", "H:2;"), task("easy")], said=said)
   ctx = run.Context(step=0, seed=0, tokenizer=None)
   scored, faults = run.score_all(episodes, {
       "correct": verify.task_verifier, "silent": text_rewards.silent}, {}, ctx)
