@@ -1,7 +1,7 @@
 """Guide: a hint where all answers fail, trained on the prompt without it, by off-context weights.
 
 https://arxiv.org/abs/2506.13923 (github.com/vaskar-open-source-research/guide_rl). Here: chains of
-2 to 7 digits modulo 4, worked out from left to right. The base solves 2 to 4 digits; longer ones
+2 to 7 digits modulo 5, worked out from left to right. The base solves 2 to 4 digits; longer ones
 only when the prompt begins with a hint, the first intermediate result.
 
   rljax-reproduce guide
@@ -20,23 +20,23 @@ def chains(low, high, split, size):
   """Chains of `low` to `high` operations, each with its hint "H3;"."""
   return fn("rljax.data.hints:attached", template="H{hint};", hint=fn(
       "rljax.data.hints:first_value"), tasks=fn(
-          "rljax.data.chains:running", steps=high, min_steps=low, modulus=4, operators="+",
+          "rljax.data.chains:running", steps=high, min_steps=low, modulus=5, operators="+",
           split=split, size=size))
 
 
 SHORT, LONG = chains(1, 3, "train", 20000), chains(4, 6, "train", 20000)
 BASE = fn("rljax.data.planted:mixture", size=80000, weights=(0.45, 0.1, 0.45), parts=(
-    fn("rljax.data.planted:redrawn", tasks=SHORT, share=0.1, symbols="0123"),
-    fn("rljax.data.planted:redrawn", tasks=LONG, share=1.0, symbols="0123"),
+    SHORT,
+    fn("rljax.data.planted:redrawn", tasks=LONG, share=1.0, symbols="01234"),
     fn("rljax.data.planted:redrawn", tasks=fn("rljax.data.hints:in_prompt", tasks=LONG), share=0.2,
-       symbols="0123")))
+       symbols="01234")))
 
 
 def get_config():
   c = recipes.grpo()
   c.name = "Guide"
   c.steps = 150
-  c.tokenizer = fn("rljax.data.text:char", alphabet="0123+=H;")
+  c.tokenizer = fn("rljax.data.text:char", alphabet="01234+=H;")
   c.tasks = chains(1, 6, "train", 20000)
   c.evals.long, c.evals.short = chains(4, 6, "test", 150), chains(1, 3, "test", 100)
   c.eval.samples, c.eval.every = 8, 50
@@ -50,8 +50,8 @@ def get_config():
   c.limits.prompt, c.limits.response = 18, 7
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=64, layers=2, heads=4,
                             activation="relu", scan=False)
-  c.roles.policy.init = fn("rljax.train.base:trained", tasks=BASE, noise=0.0, steps=1000, rows=96,
-                           skill=chains(1, 3, "test", 300), at_least=0.3, at_most=0.9)
+  c.roles.policy.init = fn("rljax.train.base:trained", tasks=BASE, noise=0.0, steps=1200, rows=96,
+                           skill=chains(1, 3, "test", 300), at_least=0.3, at_most=0.95)
   c.updates.policy = recipes.update(
       advantage=fn("rljax.advantages:chain", steps=(
           fn("rljax.advantages:group_norm"), fn("rljax.objectives.off_policy:shaping_scale"))),
