@@ -20,6 +20,16 @@ def masked_mean(x: Array, mask: Array) -> Array:
   return jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
+def masked_quantile(x: Array, mask: Array, q: float) -> Array:
+  """The `q`-quantile of `x` where `mask` is 1, linear between neighbours; 0 if nowhere."""
+  ranked = jnp.sort(jnp.where(mask > 0, x, jnp.inf), axis=None)
+  n = jnp.sum(mask > 0)
+  at = q * jnp.maximum(n - 1, 0)
+  low = jnp.floor(at).astype(jnp.int32)
+  high = jnp.minimum(low + 1, jnp.maximum(n - 1, 0))
+  return jnp.where(n > 0, ranked[low] + (at - low) * (ranked[high] - ranked[low]), 0.0)
+
+
 def mean_metric(x: Array, mask: Array) -> Mean:
   """A `Mean` over masked entries; entries under a zero mask may be NaN."""
   x = jax.lax.stop_gradient(x)

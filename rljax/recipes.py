@@ -43,6 +43,7 @@ def _base() -> ml_collections.ConfigDict:
       "temperature": 1.0,
       "greedy": False,
       "limit": 500,            # problems of each set; 0 = all
+      "by": "",                # a key of Task.info: metrics for each of its values too
       "rollout": None,         # a leaf, how problems are answered; None = in a single turn
       "verifier": fn("rljax.rewards.verify:task_verifier"),
   })

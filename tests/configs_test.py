@@ -17,7 +17,7 @@ FILES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py"
 PAPERS = [f for f in FILES if f.startswith("configs/papers/")]
 DATA = str(ROOT / "tests/data/fixtures/word_problems.jsonl")
 PAIRS = str(ROOT / "tests/data/fixtures/rewritten.jsonl")
-COLUMNS = {"reference", "baseline_B", "seat_B"}  # that some rollout or memory adds
+COLUMNS = {"reference", "baseline_B", "seat_B", "guided_B"}  # that some rollout or memory adds
 
 # config.json of the models that papers name, without which nothing can be traced at their size.
 _QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu",
@@ -27,6 +27,10 @@ _QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_a
 MODELS = {
     "Qwen/Qwen2.5-7B": _QWEN,
     "Qwen/Qwen2.5-Math-7B": {**_QWEN, "rope_theta": 1e4},
+    "Qwen/Qwen2.5-3B": {
+        **_QWEN, "tie_word_embeddings": True, "vocab_size": 151936, "hidden_size": 2048,
+        "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
+        "num_key_value_heads": 2},
     "Qwen/Qwen3-8B-Base": {
         **_QWEN, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128,
         "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288,
@@ -47,12 +51,23 @@ def arms(path):
 
 def with_data(config):
   """Points task sets that read a file at the fixture."""
-  for leaf in (config.tasks, *config.evals.values()):
+  for leaf in leaves([config.tasks, *config.evals.values()]):
     if "path" in leaf:
       leaf.path = PAIRS if "rewritten" in leaf.fn else DATA
     if "test_share" in config_lib._keywords(leaf.fn) and "path" in leaf:
       leaf.test_share = 0.5
   return config
+
+
+def leaves(nodes):
+  """All leaves, those inside of others too."""
+  for node in nodes:
+    if isinstance(node, list | tuple):
+      yield from leaves(node)
+    elif hasattr(node, "values"):
+      if config_lib.is_leaf(node):
+        yield node
+      yield from leaves(node.values())
 
 
 def cases():

@@ -88,6 +88,8 @@ def bandit(tasks: Sequence[Task], *, keys: tuple = ("category",), lr: float = 0.
   For every slot of a batch a category is drawn from softmax(Q / temperature), then one of its tasks
   uniformly. After the rewards, Q <- (1 - lr) Q + lr r, where the r of a category is the mean over
   its samples of |A|, the group-relative advantage; groups whose rewards are all equal count as 0.
+  Its metrics: `p/<category>`, the least of them `min_p`, `p_half` of the category whose last mean
+  reward is nearest 1/2, and `level`, the expected one where the names end in numbers.
 
   Args:
     gain: "advantage"; or "progress", the change of the category's mean reward.
@@ -138,9 +140,16 @@ def bandit(tasks: Sequence[Task], *, keys: tuple = ("category",), lr: float = 0.
       q[name] = (1 - lr) * q[name] + lr * r
     return {**state, "q": q, "seen": seen}
 
+  levels = [_level(n) for n in names]
+
   def metrics(state):
-    p = probabilities(state)
-    return {"min_p": float(p.min()), **{f"p/{n}": float(x) for n, x in zip(names, p)}}
+    p, seen = probabilities(state), state["seen"]
+    out = {"min_p": float(p.min()), **{f"p/{n}": float(x) for n, x in zip(names, p)}}
+    if None not in levels:
+      out["level"] = float(p @ np.asarray(levels))
+    if len(seen) == len(names):
+      out["p_half"] = float(p[np.argmin([abs(seen[n] - 0.5) for n in names])])
+    return out
 
   return Curriculum(lambda: {"q": dict.fromkeys(names, 0.0), "seen": {}, "draws": 0}, draw, update,
                     metrics)
@@ -215,6 +224,14 @@ def _natural(name: str):
   """Numbers by value, before words."""
   return [(0, float(p), "") if p.replace(".", "", 1).isdigit() else (1, 0.0, p)
           for p in name.split("/")]
+
+
+def _level(name: str) -> float | None:
+  """The number at the end of a category's name ("3", "chain/3"); None if there is none."""
+  try:
+    return float(name.rpartition("/")[2])
+  except ValueError:
+    return None
 
 
 def _uniform(members, names, seed, draws) -> list[int]:

@@ -228,7 +228,7 @@ def _line(e: Exception) -> str:
 
 
 def records(*, path: str | None = None, prompt_field: str = "prompt", answer_field: str = "answer",
-            demo_field: str = "", template: str = "{prompt}",
+            demo_field: str = "", hint_field: str = "", template: str = "{prompt}",
             verifier: str = "rljax.rewards.verify:exact", on_bad_row: str = "error",
             fmt: str | None = None, split: str = "", limit: int | None = None) -> tasks.TaskSet:
   """One task per row of any file or folder that `rows` reads.
@@ -237,6 +237,7 @@ def records(*, path: str | None = None, prompt_field: str = "prompt", answer_fie
     prompt_field: text, or a list of chat messages `{"role", "content"}`.
     answer_field: what the verifier compares with; "" when the tasks have no answer.
     demo_field: a correct response, for supervised training; "" for none.
+    hint_field: a prepared hint, into `info["hint"]` (`rljax.data.hints`); "" for none.
     template: wraps a text prompt at "{prompt}".
     verifier: "module:function"; "" when the rewards need none.
     limit: keep the first `limit` tasks.
@@ -257,7 +258,8 @@ def records(*, path: str | None = None, prompt_field: str = "prompt", answer_fie
       raise BadRow(f"{prompt_field!r} is a list of messages, which a template cannot wrap")
     return Task(id="", prompt=prompt, verifier=verifier,
                 answer=field(row, answer_field) if answer_field else None,
-                demo=str(field(row, demo_field)) if demo_field else "")
+                demo=str(field(row, demo_field)) if demo_field else "",
+                info={"hint": str(field(row, hint_field))} if hint_field else {})
 
   return from_rows("records", rows(path, on_bad_row=on_bad_row, fmt=fmt, split=split), make,
                    on_bad_row=on_bad_row, limit=limit)

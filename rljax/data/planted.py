@@ -100,6 +100,23 @@ def styled(*, tasks: Callable, styles: Sequence[str], weights: Sequence[float],
   return _mapped(tasks(), write)
 
 
+def redrawn(*, tasks: Callable, share: float, symbols: str = "0123456789",
+            seed: int = 0) -> tasks_lib.TaskSet:
+  """In a `share` of the demos every character of `symbols` is drawn anew, uniformly, from them.
+
+  What the base learns there is the form without the skill: with the operators of an expression as
+  symbols, its numbers stay as they are and its value is chance.
+  """
+  def write(t):
+    draws = rng.host(seed, "redrawn", t.id)
+    if draws.random() >= share:
+      return t
+    new = iter(draws.integers(len(symbols), size=len(t.demo)))
+    said = "".join(symbols[next(new)] if c in symbols else c for c in t.demo)
+    return dataclasses.replace(t, demo=said)
+  return _mapped(tasks(), write)
+
+
 def verified(*, tasks: Callable, verifier: str) -> tasks_lib.TaskSet:
   """The same tasks judged by another verifier, "module:function"."""
   return _mapped(tasks(), lambda t: dataclasses.replace(t, verifier=verifier))

@@ -1,5 +1,7 @@
 """pass@k from n samples per problem, and what else a set of graded samples says."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -30,3 +32,19 @@ def summary(correct_MN: np.ndarray) -> dict[str, float]:
   if n > 1:
     out[f"pass_at_{n}"] = pass_at_k(correct_MN, n)
   return out
+
+
+def by_value(correct_MN: np.ndarray, values_M: Sequence[str]) -> dict[str, float]:
+  """`summary` over the problems of each value, as "<value>/pass_at_1"; "worst/" is the least.
+
+  Args:
+    correct_MN: bool [M problems, n samples]. values_M: one per problem; [] gives {}.
+  """
+  rows: dict[str, list[int]] = {}
+  for i, value in enumerate(values_M):
+    rows.setdefault(value, []).append(i)
+  found = {value: summary(correct_MN[some]) for value, some in rows.items()}
+  if found:
+    metrics = next(iter(found.values()))
+    found["worst"] = {k: min(numbers[k] for numbers in found.values()) for k in metrics}
+  return {f"{value}/{k}": x for value, numbers in found.items() for k, x in numbers.items()}

@@ -42,30 +42,39 @@ class Run:
   def problems(self, metric: str, at: str) -> dict[str, float] | None:
     """Share of correct samples per problem, for `eval/<set>/pass_at_1` at start, end or gain.
 
+    Also for `eval/<set>/<value>/pass_at_1`, the problems with one value of `eval.by`. "open" is the
+    gain of the problems that no sample solved at the start (new capability), "solved" that of the
+    others (pass@k turned into pass@1).
+
     None for another metric, or if the episodes of that step are no longer there.
     """
     parts = metric.split("/")
-    if len(parts) != 3 or parts[0] != "eval" or parts[2] != "pass_at_1":
+    if len(parts) not in (3, 4) or parts[0] != "eval" or parts[-1] != "pass_at_1":
       return None
+    value = parts[2] if len(parts) == 4 else None
     steps = self.series(metric)[0]
-    wanted = {"start": (steps[0],), "end": (steps[-1],), "gain": (steps[0], steps[-1])}.get(at)
+    both = (steps[0], steps[-1])
+    wanted = {"start": both[:1], "end": both[1:], **dict.fromkeys(("gain", "open", "solved"), both)}
+    wanted = wanted.get(at)
     if wanted is None:
       return None
-    graded = [_graded(self.workdir, parts[1], int(s)) for s in wanted]
-    if at == "gain":
-      return {k: graded[1][k] - graded[0][k] for k in graded[0] if k in graded[1]} or None
-    return graded[0] or None
+    graded = [_graded(self.workdir, parts[1], int(s), value) for s in wanted]
+    if len(graded) == 1:
+      return graded[0] or None
+    keep = {"gain": lambda x: True, "open": lambda x: x == 0, "solved": lambda x: x > 0}[at]
+    return {k: graded[1][k] - x for k, x in graded[0].items() if k in graded[1] and keep(x)} or None
 
 
 def read(workdir) -> Run:
   return Run(str(workdir), tuple(runlog.read_metrics(workdir)))
 
 
-def _graded(workdir, name, step):
+def _graded(workdir, name, step, value):
   out: dict[str, list] = {}
   for path in runlog.episode_files(workdir):
     for e in runlog.read_episodes(path):
-      if e["step"] == step and e["info"].get("phase") == f"eval/{name}":
+      if e["step"] == step and e["info"].get("phase") == f"eval/{name}" and (
+          value is None or e["info"].get("by") == value):
         out.setdefault(e["task"], []).append(float(e["scores"]["correct"]) >= 1 - 1e-6)
   return {k: float(np.mean(v)) for k, v in out.items()}
 
@@ -101,7 +110,17 @@ def reduce(steps: np.ndarray, values: np.ndarray, at: str) -> float:
 
 
 def value(run: Run, side: papers.Side) -> float:
-  return reduce(*run.series(side.metric), side.at)
+  """The side's number; "open" and "solved" are gains over a part of the problems: `Run.problems`.
+
+  Raises:
+    ConfigError: as `reduce`, or no such problem is logged.
+  """
+  if side.at not in ("open", "solved"):
+    return reduce(*run.series(side.metric), side.at)
+  found = run.problems(side.metric, side.at)
+  if not found:
+    raise ConfigError(f"{run.workdir}: {side.metric} has no {side.at} problems in its episodes")
+  return float(np.mean(list(found.values())))
 
 
 # --- claims ---------------------------------------------------------------------------------------
@@ -144,7 +163,7 @@ def evaluate(claim: papers.Claim, runs: Mapping[str, Mapping[int, Run]]) -> dict
   left = [value(runs[claim.left.arm][s], claim.left) for s in seeds]
   right = [claim.right if not isinstance(claim.right, papers.Side)
            else value(runs[claim.right.arm][s], claim.right) for s in seeds]
-  differences, over = [a - b for a, b in zip(left, right)], "seeds"
+  differences, over = [a - claim.times * b for a, b in zip(left, right)], "seeds"
   if len(seeds) == 1:
     low, high, over = _over_problems(claim, {a: r[seeds[0]] for a, r in runs.items()
                                              if seeds[0] in r}, differences[0])
@@ -162,7 +181,8 @@ def _over_problems(claim, runs, difference):
   if left is None or right is None:
     return difference, difference, "nothing (one seed)"
   if not isinstance(right, dict):
-    return *bootstrap([v - right for v in left.values()]), "problems (one seed)"
+    return *bootstrap([v - claim.times * right for v in left.values()]), "problems (one seed)"
+  right = {k: claim.times * v for k, v in right.items()}
   if set(left) == set(right):
     return *bootstrap([left[k] - right[k] for k in left]), "problems (one seed)"
   (a, b), (c, d) = bootstrap(list(left.values())), bootstrap(list(right.values()))
@@ -183,11 +203,12 @@ def rule(claim: papers.Claim) -> str:
   """The relation as text: "full end - rft end > 0.02 [eval/test/pass_at_1]"."""
   left, right, margin = claim.left, claim.right, claim.margin
   if isinstance(right, papers.Side):
-    shown = f"{left.arm} {left.at} - {right.arm} {right.at}"
+    factor = "" if claim.times == 1 else f"{claim.times:g} "
+    shown = f"{left.arm} {left.at} - {factor}{right.arm} {right.at}"
     metric = left.metric if right.metric == left.metric else f"{left.metric}; {right.metric}"
     number = 0.0
   else:
-    shown, metric, number = f"{left.arm} {left.at}", left.metric, right
+    shown, metric, number = f"{left.arm} {left.at}", left.metric, claim.times * right
   bound = {">": f"> {number + margin:g}", "<": f"< {number - margin + 0.0:g}",
            "within": f"within {number:g} ± {margin:g}"}[claim.relation]
   return f"{shown} {bound} [{metric}]"

@@ -37,7 +37,7 @@ class Side:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-  """`left - right > margin`, `< -margin`, or `|left - right| <= margin` ("within").
+  """`left - times * right > margin`, `< -margin`, or `|left - times * right| <= margin` ("within").
 
   Attributes:
     says: the claim in words.
@@ -46,6 +46,7 @@ class Claim:
     kind: "claim" of the paper, "mechanism" (what must happen at this scale for the claim to be
       testable) or "control" (an arm that must fail, and does if the relation holds).
     paper: the paper's own numbers, in words.
+    times: a factor of `right`, where the claim is a ratio.
   """
 
   says: str
@@ -55,6 +56,7 @@ class Claim:
   margin: float
   kind: str
   paper: str
+  times: float = 1.0
 
   def arms(self) -> list[str]:
     return [s.arm for s in (self.left, self.right) if isinstance(s, Side)]
@@ -115,7 +117,7 @@ def _used(arms, claims):
 
 def _claim(raw: Mapping[str, Any], arms, where) -> Claim:
   known = {"says", "metric", "arm", "at", "relation", "than", "than_metric", "than_at", "margin",
-           "kind", "paper"}
+           "kind", "paper", "times"}
   for key in raw:
     if key not in known:
       raise ConfigError(f"{where}: unknown key {key!r}{config_lib.nearest(key, known)}")
@@ -127,7 +129,7 @@ def _claim(raw: Mapping[str, Any], arms, where) -> Claim:
   if isinstance(right, str):
     right = Side(right, raw.get("than_metric", left.metric), raw.get("than_at", left.at))
   claim = Claim(raw["says"], left, raw["relation"], right, float(raw.get("margin", 0.0)),
-                raw.get("kind", "claim"), raw.get("paper", ""))
+                raw.get("kind", "claim"), raw.get("paper", ""), float(raw.get("times", 1.0)))
   for arm in claim.arms():
     if arm not in arms:
       raise ConfigError(f"{where}: unknown arm {arm!r}{config_lib.nearest(arm, arms)}")

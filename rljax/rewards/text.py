@@ -37,6 +37,22 @@ def format_match(episodes: Sequence[Episode], ctx, *, pattern: str, deadline: fl
   return np.array([o.value if o.status == "ok" else math.nan for o in found], np.float32)
 
 
+def silent(episodes: Sequence[Episode], ctx, *, words: tuple[str, ...] = ("hint",),
+           key: str = "guided") -> np.ndarray:
+  """0, and NaN for an episode with a true info[key] that says one of `words`, in any case.
+
+  An answer that was written with a hint and speaks of it would teach to speak of hints that are not
+  there: NaN keeps it out of the update, and faults/hint_mentioned counts it.
+
+  Returns:
+    float32 [B].
+  """
+  said = [bool(e.info.get(key)) and any(w.lower() in e.response.lower() for w in words)
+          for e in episodes]
+  run.count(ctx, "hint_mentioned", sum(said))
+  return np.where(said, math.nan, 0.0).astype(np.float32)
+
+
 def matches(text: str, *, pattern: str) -> bool:
   """Whether the whole text matches."""
   return _compile(pattern).fullmatch(text) is not None

@@ -238,10 +238,16 @@ class Loop:
     # A prompt that does not fit is a problem not solved.
     graded = np.zeros((len(problems), c.samples), bool)
     graded[:len(fitting)] = correct.reshape(len(fitting), c.samples)
-    scalars = {**pass_at_k.summary(graded),
+    by = [str(t.info[c.by]) for t in problems if c.by in t.info]
+    if c.by and len(by) < len(problems):
+      raise config_lib.ConfigError(f"config.eval.by={c.by!r}: {len(problems) - len(by)} tasks of "
+                                   f"evals.{name} have no such info")
+    scalars = {**pass_at_k.summary(graded), **pass_at_k.by_value(graded, by),
                "length": float(np.mean([e.num_actions for e in episodes])),
                "truncated": float(np.mean([e.status == types.LENGTH for e in episodes]))}
-    marked = [dataclasses.replace(e, info={**e.info, "phase": f"eval/{name}"}) for e in episodes]
+    marked = [dataclasses.replace(e, info={
+        **e.info, "phase": f"eval/{name}", **({"by": str(e.task.info[c.by])} if c.by else {})})
+              for e in episodes]
     self.log.episodes(step, marked)
     return {f"eval/{name}/{k}": v for k, v in scalars.items()}
 

@@ -106,11 +106,23 @@ def test_one_update_by_hand():
   assert c.update(c.init(), [0], [[]])["q"]["a"] == 0  # nothing could be scored
 
 
+def test_what_the_bandit_says_of_itself():
+  c = curriculum.bandit(task_set(["10", "2"]), lr=1.0, eps=0.0)
+  assert c.metrics(c.init()) == {"min_p": 0.5, "p/2": 0.5, "p/10": 0.5, "level": 6.0}
+  m = c.metrics(c.update(c.init(), [0, 5], [[1.0, 1, 1, 1], [1.0, 0, 0, 1]]))
+  p = np.exp(1) / (1 + np.exp(1))  # Q: 0 for the solved category "10", 1 for "2"
+  want = {"p/2": p, "p/10": 1 - p, "p_half": p, "min_p": 1 - p, "level": 2 * p + 10 * (1 - p)}
+  assert m == pytest.approx(want)
+  assert "level" not in (m := curriculum.bandit(task_set("ab")).metrics(c.init() | {
+      "q": {"a": 0.0, "b": 0.0}})) and m["min_p"] == 0.5
+
+
 def test_two_keys_make_pairs_and_a_floor_keeps_every_arm():
   some = [types.Task(id=str(i), prompt="", answer="", verifier="",
                      info={"kind": "ab"[i % 2], "level": i // 2}) for i in range(6)]
   c = curriculum.bandit(some, keys=("kind", "level"), temperature=0.01, floor=0.05)
   state = c.update(c.init(), [2], [[1.0, 0.0]])
+  assert c.metrics(state)["level"] == pytest.approx(1.0, abs=0.2)
   assert sorted(state["q"]) == ["a/0", "a/1", "a/2", "b/0", "b/1", "b/2"]
   assert c.metrics(state)["min_p"] == pytest.approx(0.05)
 

@@ -39,6 +39,17 @@ def test_styles_come_in_their_shares():
     planted.styled(tasks=chain, styles=("x",), weights=(1,))
 
 
+def test_redrawn_symbols_keep_the_form():
+  countdown = functools.partial(tasks.countdown, size=400, operators="+-", high=9)
+  before, after = countdown(), planted.redrawn(tasks=countdown, share=0.5, symbols="+-")
+  changed = [a.demo != b.demo for a, b in zip(before, after, strict=True)]
+  assert 0.28 < np.mean(changed) < 0.48  # of two operators, 1/4 come out as they were
+  plain = str.maketrans("-", "+")
+  assert all(a.demo.translate(plain) == b.demo.translate(plain) for a, b in zip(before, after))
+  assert {b.demo.translate({ord(c): "" for c in "0123456789()"}) for b in after} == {
+      "++", "+-", "-+", "--"}
+
+
 def test_worked_traces_have_true_steps_and_the_stated_accuracy():
   phrases = ("so", "now")
   shown = planted.worked(tasks=functools.partial(chain, size=800), phrases=phrases, share=0.4,

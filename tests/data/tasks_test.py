@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from rljax import config
-from rljax.data import arithmetic, tasks
+from rljax.data import arithmetic, chains, tasks
 from rljax.rewards import verify
 
 GENERATORS = {
@@ -25,6 +25,8 @@ GENERATORS = {
     "chain_forms": (tasks.arithmetic_chain,
                     {"low": -3, "forms": ("integer", "fraction", "square", "cube"),
                      "min_steps": 1, "steps": 5}),
+    "running": (chains.running, {}),
+    "running_many": (chains.running, {"steps": 6, "min_steps": 2, "operators": "+-*"}),
     "countdown": (tasks.countdown, {}),
     "countdown_some": (tasks.countdown, {"numbers": 4, "use_all": False}),
     "gym": (tasks.reasoning_gym, {"name": "chain_sum", "config": {
@@ -99,6 +101,9 @@ def test_refusals_of_all(name, kwargs, message):
     (tasks.arithmetic_chain, {"forms": ("root",)}, "forms must be some of"),
     (tasks.arithmetic_chain, {"steps": 0}, "at least 1"),
     (tasks.arithmetic_chain, {"low": 0, "high": 0, "operators": "/"}, "no problems"),
+    (chains.running, {"steps": 1, "min_steps": 2}, "steps must be at least 2"),
+    (chains.running, {"modulus": 11}, "modulus is 2 to 10"),
+    (chains.running, {"operators": "/"}, "operators are some of"),
     (tasks.countdown, {"low": 50, "high": 60, "operators": "+", "max_target": 20}, "no problems"),
     (tasks.strings, {"alphabet": "a", "length": 1, "test_share": 1e-6, "split": "test"},
      "split 'test' has no problems"),
@@ -137,6 +142,16 @@ def test_answers_by_hand():
     assert sorted(map(int, t.prompt[5:-1].split())) == t.answer
   for t in tasks.reasoning_gym(name="chain_sum", size=5, config={"min_terms": 2, "max_terms": 2}):
     assert t.prompt.count("+") + t.prompt.count(" - ") == 1
+
+
+def test_running_chains_are_read_from_left_to_right():
+  for t in chains.running(size=60, steps=5, min_steps=1, operators="+-*", modulus=7):
+    digits, ops = t.prompt[:-1:2], t.prompt[1:-1:2]
+    value = int(digits[0])
+    for op, digit, shown in zip(ops, digits[1:], t.answer, strict=True):
+      value = eval(f"{value}{op}{digit}") % 7
+      assert value == int(shown) < 7
+    assert t.info["steps"] == len(ops) and t.info["values"] == [int(c) for c in t.answer]
 
 
 def test_operand_order_stays_on_one_side():

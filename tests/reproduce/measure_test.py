@@ -1,5 +1,6 @@
 """Reductions, the bootstrap and verdicts by hand, and per-problem intervals for one seed."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -91,6 +92,39 @@ def test_one_seed_resamples_problems(tmp_path):
   assert gain["status"] == "holds" and 0.1 < gain["interval"][0] < 0.4 < gain["interval"][1]
   point = measure.evaluate(claim(right="other", at="peak"), runs)
   assert point["over"] == "nothing (one seed)" and point["interval"] == [0.8, 0.8]
+
+
+def test_open_and_solved_problems_and_those_of_one_value(tmp_path):
+  with runlog.RunLog(tmp_path, tensorboard=False) as log:
+    for step, right in ((0, (1, 0, 0, 0)), (7, (2, 2, 0, 1))):  # of two samples each
+      log.metrics(step, {"eval/test/pass_at_1": sum(right) / 8, "eval/test/b/pass_at_1": 0.0})
+      log.episodes(step, [types.Episode(
+          types.Task(f"t{i}", "?"), (types.Turn("assistant", np.zeros(1, np.int32)),),
+          scores={"correct": float(sample < n)}, info={"phase": "eval/test", "by": "aabb"[i]})
+          for i, n in enumerate(right) for sample in range(2)])
+  read = measure.read(tmp_path)
+  got = {at: measure.value(read, papers.Side("full", "eval/test/pass_at_1", at))
+         for at in ("open", "solved", "gain")}
+  assert got == pytest.approx({"open": 0.5, "solved": 0.5, "gain": 0.5})
+  assert read.problems("eval/test/pass_at_1", "open") == {"t1": 1.0, "t2": 0.0, "t3": 0.5}
+  assert read.problems("eval/test/pass_at_1", "solved") == {"t0": 0.5}
+  assert read.problems("eval/test/b/pass_at_1", "end") == {"t2": 0.0, "t3": 0.5}
+  result = measure.evaluate(claim(right=0.2, at="open"), {"full": {0: read}})
+  assert result["over"] == "problems (one seed)" and result["difference"] == pytest.approx(0.3)
+  with pytest.raises(config_lib.ConfigError, match="no solved problems"):
+    measure.value(read, papers.Side("full", "eval/test/b/pass_at_1", "solved"))
+
+
+def test_a_factor_of_the_right_side(tmp_path):
+  runs = {"full": {0: run(0.0, 0.2), 1: run(0.0, 0.4)}, "rft": {0: run(0.0, 0.5), 1: run(0.0, 0.9)}}
+  half = dataclasses.replace(claim("<", right="rft"), times=0.5)
+  result = measure.evaluate(half, runs)
+  assert result["difference"] == pytest.approx(-0.05) and result["status"] == "holds"
+  assert measure.rule(half) == "full end - 0.5 rft end < 0 [eval/test/pass_at_1]"
+  assert measure.evaluate(claim("<", right="rft"), runs)["difference"] == pytest.approx(-0.4)
+  number = dataclasses.replace(claim(">", right=0.5), times=0.5)
+  assert measure.rule(number) == "full end > 0.25 [eval/test/pass_at_1]"
+  assert measure.evaluate(number, runs)["difference"] == pytest.approx(0.05)
 
 
 def test_verdicts():

@@ -63,6 +63,7 @@ ELSEWHERE = {
     "steps": "loop_test (a shorter run is continued)", "limits.on_long_prompt": "loop_test",
     "reward_deadline": "run_test, test_the_deadline_reaches_the_rewards",
     "eval.every": "loop_test", "eval.limit": "test_eval_limit",
+    "eval.by": "loop_test",
     "checkpoint.every": "test_checkpoint_cadence", "checkpoint.keep": "test_checkpoint_cadence",
     "episodes_max_bytes": "runlog_test", "updates.policy.ref": "loop_test (refusal)",
     "updates.policy.role": "loop_test (refusal)", "updates.policy.accum": "test_accum",

@@ -118,6 +118,21 @@ def test_samples_do_not_depend_on_the_order_of_prompts():
       np.testing.assert_allclose(a.turns[1].logp, b.turns[1].logp, atol=1e-5)
 
 
+def test_evaluation_by_a_key_of_the_tasks(tmp_path):
+  fn = config_lib.fn
+  digits = {str(n): fn("rljax.data.tasks:addition", digits=1, size=4 * n, seed=n) for n in (1, 2)}
+  mixed = fn("rljax.data.mixture:mixture", sets=digits, key="size")
+  loop.train(load(evals__test=mixed, eval__by="size", eval__limit=0, steps=0), str(tmp_path),
+             quiet=True)
+  row, = metrics(str(tmp_path))
+  parts = [row[f"eval/test/{n}/pass_at_1"] for n in (1, 2)]
+  assert row["eval/test/pass_at_1"] == pytest.approx((4 * parts[0] + 8 * parts[1]) / 12)
+  assert row["eval/test/worst/pass_at_1"] == min(parts)
+  assert [e["info"]["by"] for e in episodes(str(tmp_path))] == ["1"] * 4 + ["2"] * 8
+  with pytest.raises(config_lib.ConfigError, match="config.eval.by='kind': 8 tasks of evals.test"):
+    loop.train(load(eval__by="kind"), str(tmp_path / "b"), quiet=True)
+
+
 def test_rewards_may_score_and_sample():
   run = build.build(load(rewards__even=config_lib.fn("tests/train/tiny_rewards.py:uses_models")))
   run.roles.init()
