@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py"))
 PAPERS = [f for f in FILES if f.startswith("configs/papers/")]
 DATA = str(ROOT / "tests/data/fixtures/word_problems.jsonl")
-PAIRS = str(ROOT / "tests/data/fixtures/rewritten.jsonl")
+FILES_OF = {"rewritten": "rewritten.jsonl", "comparisons": "comparisons.jsonl"}  # others: DATA
 COLUMNS = {"reference", "baseline_B", "seat_B"}  # that some rollout or memory adds
 
 # config.json of the models that papers name, without which nothing can be traced at their size.
@@ -49,7 +49,8 @@ def with_data(config):
   """Points task sets that read a file at the fixture."""
   for leaf in (config.tasks, *config.evals.values()):
     if "path" in leaf:
-      leaf.path = PAIRS if "rewritten" in leaf.fn else DATA
+      name = next((f for key, f in FILES_OF.items() if key in leaf.fn), "")
+      leaf.path = str(ROOT / "tests/data/fixtures" / name) if name else DATA
     if "test_share" in config_lib._keywords(leaf.fn) and "path" in leaf:
       leaf.test_share = 0.5
   return config
@@ -64,7 +65,7 @@ def cases():
 @pytest.mark.parametrize("spec", list(cases()))
 def test_every_config_and_arm_binds(spec):
   config = with_data(config_lib.load(spec))
-  if "hf" in config.roles.policy.model.fn:
+  if any("hf" in role.model.fn for role in config.roles.values() if role.model is not None):
     pytest.skip("needs a Hugging Face checkpoint folder; its :runlocal form builds")
   trace(build.build(config))
 

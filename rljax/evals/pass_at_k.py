@@ -1,6 +1,10 @@
 """pass@k from n samples per problem, and what else a set of graded samples says."""
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from rljax.types import Episode
 
 
 def pass_at_k(correct_MN: np.ndarray, k: int) -> float:
@@ -30,3 +34,20 @@ def summary(correct_MN: np.ndarray) -> dict[str, float]:
   if n > 1:
     out[f"pass_at_{n}"] = pass_at_k(correct_MN, n)
   return out
+
+
+def measure(episodes: Sequence[Episode], problems: int, ctx, *, score: str = "correct"
+            ) -> dict[str, float]:
+  """`summary` of an evaluation: a sample is right when its score is 1.
+
+  Args:
+    episodes: as many per problem, those of one problem adjacent.
+    problems: how many there are; one that has no episodes (its prompt was too long) is not solved.
+    score: name of the score.
+  """
+  del ctx
+  tried = len({e.group for e in episodes})
+  right = np.asarray([e.scores[score] >= 1.0 - 1e-6 for e in episodes]).reshape(tried, -1)
+  graded = np.zeros((problems, right.shape[1]), bool)
+  graded[:tried] = right
+  return summary(graded)

@@ -26,7 +26,7 @@ class Context:
     score: (role, prefixes, continuations) -> list of (logp, entropy) arrays per continuation token.
     sample: (role, prompts, seeds, **settings) -> list of Completions; prompts are token ids.
     value: (role, token ids of whole texts) -> array [n], that role's scalar head at their ends.
-    uniform_kl: (role, prefixes, continuations) -> list of arrays, KL(U || p) per continuation token.
+    uniform_kl: (role, prefixes, continuations) -> list of arrays, KL(U || p) per token.
     until: time.monotonic() at which a reward should return what it has, NaN for the rest.
     faults: what went wrong with single samples, by kind; filled through `count`.
   """

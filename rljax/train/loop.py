@@ -13,13 +13,12 @@ import numpy as np
 from rljax import config as config_lib
 from rljax import rng, sharding, types
 from rljax.data import collate, curriculum
-from rljax.evals import pass_at_k
 from rljax.rewards import run as rewards_lib
 from rljax.train import build as build_lib
 from rljax.train import checkpoint, preflight, progress, runlog
 
 # Keys that may differ between a run and its continuation.
-FREE = ("steps", "eval", "checkpoint", "episodes_max_bytes", "name")
+FREE = ("steps", "eval", "evals", "data.eval_path", "checkpoint", "episodes_max_bytes", "name")
 
 
 def train(config, workdir: str, *, devices=None, quiet: bool = False) -> dict[str, Any]:
@@ -223,16 +222,12 @@ class Loop:
       raise config_lib.ConfigError(f"config.evals.{name}: no problem has a prompt that fits")
     key = rng.key(self.config.seed, "eval", name)
     episodes = self.r.eval_rollout(self.r.samplers, fitting, key)
-    ctx = rewards_lib.Context(step, self.config.seed, self.r.tokenizer)
+    ctx = self._context(step)
     episodes, faults = rewards_lib.score_all(
-        episodes, {"correct": self.r.eval_verifier}, {}, ctx, deadline=self.config.reward_deadline)
+        episodes, {c.score: self.r.eval_verifier}, {}, ctx, deadline=self.config.reward_deadline)
     faults["long_prompt"] = len(problems) - len(fitting)
     self._note_faults(faults)
-    correct = np.asarray([e.scores["correct"] >= 1.0 - 1e-6 for e in episodes])
-    # A prompt that does not fit is a problem not solved.
-    graded = np.zeros((len(problems), c.samples), bool)
-    graded[:len(fitting)] = correct.reshape(len(fitting), c.samples)
-    scalars = {**pass_at_k.summary(graded),
+    scalars = {**self.r.measure(episodes, len(problems), ctx),
                "length": float(np.mean([e.num_actions for e in episodes])),
                "truncated": float(np.mean([e.status == types.LENGTH for e in episodes]))}
     marked = [dataclasses.replace(e, info={**e.info, "phase": f"eval/{name}"}) for e in episodes]

@@ -27,7 +27,7 @@ class Sampler:
 
   Attributes:
     calls: (contexts as token ids, seeds, key data, settings) of every `generate`.
-    held: the context that each kept handle stands for; `resumed`: how many turns went on behind one.
+    held: the context that each kept handle stands for; `resumed`: turns that went on behind one.
   """
 
   def __init__(self, reply, *, tokenizer=None, prompt=200, response=200, observation=400):

@@ -37,6 +37,8 @@ KNOBS = {
     "eval.rollout": (fn("rljax.rollouts.dataset:demonstrations", noise=0.5),
                      lambda r: r.eval_rollout.func),
     "eval.verifier": (fn("rljax.rewards.verify:dense_number"), lambda r: r.eval_verifier.func),
+    "eval.score": ("other", lambda r: r.config.eval.score),
+    "eval.measure": (fn("rljax.evals.reward_model:measure"), lambda r: r.measure.func),
     "updates.policy.epochs": (2, lambda r: r.updates["policy"].epochs),
     "updates.policy.minibatches": (4, lambda r: r.updates["policy"].minibatches),
     "updates.policy.speaker": ("other", lambda r: r.updates["policy"].speaker),
