@@ -89,6 +89,8 @@ def update(advantage=None, objective=None, optimizer=None) -> ml_collections.Con
   c.advantage = advantage
   c.objective = objective
   c.optimizer = optimizer or fn("rljax.optim:adamw", lr=1e-3)
+  c.derive = None              # a leaf: (episodes, ctx) -> the episodes it trains on; None = as is
+  c.every = 1                  # at every so many-th step; 0 = never
   c.rows = 0                   # rows of a batch; 0 = prompts * group size (a select may need more)
   c.epochs = 1                 # passes over a batch
   c.minibatches = 1            # optimizer steps per pass

@@ -162,7 +162,7 @@ class Loss:
 
 @flax.struct.dataclass
 class TrainState:
-  """Data only. `step` counts calls, skipped ones included; `skipped` counts non-finite updates."""
+  """Data only. `step` counts calls; `skipped` those of them that were not finite, or empty."""
 
   step: Array
   params: PyTree

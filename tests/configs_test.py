@@ -27,6 +27,9 @@ _QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_a
 MODELS = {
     "Qwen/Qwen2.5-7B": _QWEN,
     "Qwen/Qwen2.5-Math-7B": {**_QWEN, "rope_theta": 1e4},
+    "Qwen/Qwen2.5-1.5B-Instruct": {
+        **_QWEN, "vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960,
+        "num_attention_heads": 12, "num_key_value_heads": 2, "tie_word_embeddings": True},
     "Qwen/Qwen3-8B-Base": {
         **_QWEN, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128,
         "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288,

@@ -1,6 +1,6 @@
 """A reward model: a role with a scalar head, asked through `ctx.value`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -48,6 +48,15 @@ def score(episodes: Sequence[Episode], ctx: run.Context, *, role: str = "reward_
     run.count(ctx, "too_long", int(np.isnan(values).sum()))
     out[rows] = values
   return out
+
+
+def agreement(episodes: Sequence[Episode], ctx, *, reward: Callable, truth: Callable,
+              threshold: float = 0.5) -> np.ndarray:
+  """1 where `reward` and `truth` are on the same side of the threshold, else 0: with a weight of 0,
+  how right a reward model is about the samples of the policy it trains."""
+  said, true = (np.asarray(r(episodes, ctx), np.float64) for r in (reward, truth))
+  out = ((said >= threshold) == (true >= threshold)).astype(np.float64)
+  return np.where(np.isfinite(said) & np.isfinite(true), out, np.nan)
 
 
 def _ids(episode, ctx, template, answer_only):

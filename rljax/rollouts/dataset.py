@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from rljax import config as config_lib
 from rljax import rng, types
+from rljax.data import pairs
 from rljax.rollouts import single_turn
 
 
@@ -49,9 +50,9 @@ def responses(samplers: Mapping, tasks: Sequence[types.Task], key, *, group_size
               ) -> list[types.Episode]:
   """The given responses of each task (`rljax.data.comparisons`), chosen ones first, as one group.
 
-  `info["source"]` is "chosen" or "rejected". Nothing is sampled. A response that is longer than
-  limits.response becomes an episode with status ERROR (metric episode/errors), which takes its pair
-  out of the loss.
+  `info["source"]` is "chosen" or "rejected", the column `label` 1 or 0. Nothing is
+  sampled. A response that is longer than limits.response becomes an episode with status ERROR
+  (metric episode/errors), which takes its pair out of the loss.
 
   Args:
     group_size: responses per task, its first chosen one and its first rejected ones: 2 is a pair
@@ -81,7 +82,7 @@ def responses(samplers: Mapping, tasks: Sequence[types.Task], key, *, group_size
         if len(tokens) > limit:
           info["error"] = f"the response has {len(tokens)} tokens, limits.response is {limit}"
         said = types.Turn("assistant", tokens[:limit], text=text)
-        episodes.append(types.Episode(
-            task, (prompt, said), group=i, info=info,
-            status=types.ERROR if "error" in info else types.STOP))
+        episode = types.Episode(task, (prompt, said), group=i, info=info,
+                                status=types.ERROR if "error" in info else types.STOP)
+        episodes.append(pairs.with_columns(episode, label=float(source == "chosen")))
   return episodes

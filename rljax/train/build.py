@@ -27,6 +27,7 @@ class Setup:
   mesh: Any
   layout: sharding.Layout
   key: jax.Array
+  role: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Update:
 
   role: str
   speaker: str
+  derive: Callable | None
+  every: int
   ref: str
   value: str
   epochs: int
@@ -220,8 +223,8 @@ def _roles(config, policies, optimizers, tokenizer, leaf):
       init = policies[name].init
     elif not isinstance(init, str):
       bound = leaf(f"roles.{name}.init")
-      init = lambda key, bound=bound, policy=policies[name]: bound(
-          Setup(config, policy, tokenizer, policy.layout.mesh, policy.layout, key))
+      init = lambda key, bound=bound, policy=policies[name], name=name: bound(
+          Setup(config, policy, tokenizer, policy.layout.mesh, policy.layout, key, name))
     out[name] = roles_lib.Role(policies[name], trained, spec.shares, init, spec.follow, spec.decay)
   return out
 
@@ -280,6 +283,7 @@ def _update(config, name, policies, optimizers, objectives, leaf, mesh, roles):
   cut = jax.jit(functools.partial(step_lib.minibatch, count=spec.minibatches)) if several else None
   return Update(
       role=spec.role, speaker=spec.speaker, ref=spec.ref if has_ref else "",
+      derive=leaf(f"updates.{name}.derive") if spec.derive else None, every=spec.every,
       value="" if own_value else critic, epochs=spec.epochs,
       minibatches=spec.minibatches, shapes=shapes, discount=spec.discount,
       pack=_packing(config, name, rows, mesh),

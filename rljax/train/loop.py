@@ -115,8 +115,11 @@ class Loop:
     chosen = self.r.select(episodes) if self.r.select else episodes
     clock.lap("reward")
     # All are prepared before any weight moves, so that critic and policy read the same values.
-    batches = {name: self._prepare(update, chosen) for name, update in self.r.updates.items()}
+    batches, more = self._batches(step, chosen)
+    faults = {**faults, **more}
     for name, update in self.r.updates.items():
+      if name not in batches:
+        continue
       prefix = "" if len(self.r.updates) == 1 else f"{name}/"
       metrics = self._update(step, name, update, batches.pop(name))
       scalars.update({prefix + k: v for k, v in metrics.items()})
@@ -170,6 +173,16 @@ class Loop:
     ask = self.r.scorer
     return rewards_lib.Context(step, self.config.seed, self.r.tokenizer, sample=sample,
                                score=ask.score, value=ask.value, uniform_kl=ask.uniform_kl)
+
+  def _batches(self, step, episodes) -> tuple[dict[str, types.Batch], dict[str, int]]:
+    """The batch of every update that is due, and what went wrong while deriving their episodes."""
+    out, ctx = {}, self._context(step)
+    for name, update in self.r.updates.items():
+      if update.every and (step + 1) % update.every == 0:
+        found = update.derive(episodes, ctx) if update.derive else episodes
+        out[name] = self._prepare(update, found)
+    self._note_faults(ctx.faults)
+    return out, dict(ctx.faults)
 
   def _prepare(self, update, episodes) -> types.Batch:
     """The batch of an update on the devices, with all that the current weights say about it."""

@@ -92,6 +92,7 @@ def test_responses_become_adjacent_episodes():
   a, b = rollout([task])
   assert [e.info["source"] for e in (a, b)] == ["chosen", "rejected"] and a.group == b.group == 0
   np.testing.assert_array_equal(a.turns[1].tokens, [*b"yes", 256])
+  assert [e.info["columns"]["label"] for e in (a, b)] == [1.0, 0.0]
   assert a.status == types.STOP and a.turns[1].logp is None
   every = rollout([task, task], group_size=0)
   assert [e.group for e in every] == [0] * 4 + [1] * 4

@@ -146,3 +146,11 @@ def test_model_scores_tokens_or_a_template():
     model.score(episodes, ctx, answer_only="|")
   with pytest.raises(config.ConfigError, match="no role of this run"):
     model.score(episodes, run.Context(step=0, seed=0, tokenizer=None))
+
+
+def test_agreement_is_being_on_the_same_side():
+  episodes = [make.episode() for _ in range(5)]
+  said, true = make.given([0.9, 0.4, 0.5, 0.2, NAN]), make.given([1.0, 1.0, 0.0, 0.0, 1.0])
+  close(model.agreement(episodes, None, reward=said, truth=true), [1, 0, 0, 1, NAN])
+  close(model.agreement(episodes, None, reward=said, truth=true, threshold=0.3),
+        [1, 1, 0, 1, NAN])
