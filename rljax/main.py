@@ -3,7 +3,9 @@
 import argparse
 import json
 import logging
+import math
 import pathlib
+import re
 import sys
 
 from rljax import config as config_lib
@@ -34,13 +36,16 @@ def _train(args, rest):
 def _print_result(result, workdir, page):
   before, after = result["eval"]["before"], result["eval"]["after"]
   print(f"\n{'':<22}{'before':>10}{'after':>10}")
+  rows = {}
   for name in sorted(after):
     if isinstance(after[name], dict):
       for key in sorted(after[name]):
-        b = before.get(name, {}).get(key, float("nan"))
-        print(f"{name + ' ' + key:<22}{b:>10.3f}{after[name][key]:>10.3f}")
+        rows[f"{name} {key}"] = before.get(name, {}).get(key, math.nan), after[name][key]
     else:
-      print(f"{name:<22}{before.get(name, float('nan')):>10.3f}{after[name]:>10.3f}")
+      rows[name] = before.get(name, math.nan), after[name]
+  for name, (b, a) in rows.items():
+    if not re.search("(^|[ /])by_", name):  # cells of tables, which the report shows
+      print(f"{name:<22}{b:>10.3f}{a:>10.3f}")
   print(f"\n{result['steps']} steps, {result['seconds']:.0f} s, "
         f"{result['tokens_per_second']:.0f} sampled tokens/s, "
         f"{result['skipped_updates']} skipped updates")

@@ -39,13 +39,15 @@ def _base() -> ml_collections.ConfigDict:
   c.evals = ml_collections.ConfigDict({})           # name -> task set
   c.eval = ml_collections.ConfigDict({
       "every": 0,              # steps between evaluations; 0 = before and after only
-      "samples": 1,            # per problem
+      "samples": 1,            # per problem; 0 = all that a rollout over given responses has
       "temperature": 1.0,
       "greedy": False,
       "limit": 500,            # problems of each set; 0 = all
       "by": "",                # a key of Task.info: metrics for each of its values too
       "rollout": None,         # a leaf, how problems are answered; None = in a single turn
       "verifier": fn("rljax.rewards.verify:task_verifier"),
+      "score": "correct",      # what the verifier's number is called in the episodes
+      "measure": fn("rljax.evals.pass_at_k:measure"),  # scored episodes -> what is reported
   })
   c.layout = ml_collections.ConfigDict({  # over several devices; see `rljax.sharding`
       "train": "single",       # or "fsdp", "fsdp_tp"
@@ -88,6 +90,8 @@ def update(advantage=None, objective=None, optimizer=None) -> ml_collections.Con
   c.advantage = advantage
   c.objective = objective
   c.optimizer = optimizer or fn("rljax.optim:adamw", lr=1e-3)
+  c.derive = None              # a leaf: (episodes, ctx) -> the episodes it trains on; None = as is
+  c.every = 1                  # at every so many-th step; 0 = never
   c.rows = 0                   # rows of a batch; 0 = prompts * group size (a select may need more)
   c.epochs = 1                 # passes over a batch
   c.minibatches = 1            # optimizer steps per pass
@@ -128,6 +132,33 @@ def sft() -> ml_collections.ConfigDict:
   c.rollout = fn("rljax.rollouts.dataset:demonstrations")
   c.rewards = ml_collections.ConfigDict({})
   c.updates.policy = update(objective=fn("rljax.objectives.supervised:sft"))
+  return c
+
+
+def reward_model() -> ml_collections.ConfigDict:
+  """Bradley-Terry on given pairs of responses; evaluated by which response it prefers.
+
+  `data.path` is one file for both: a share of its prompts is held out. `data.eval_path` is another
+  file to evaluate on, which may change when a run is continued: after the last step the same
+  command evaluates again.
+  """
+  c = _base()
+  c.data = ml_collections.ConfigDict({"path": "", "eval_path": ""})
+  path = c.data.get_ref("path")
+  c.tasks = fn("rljax.data.comparisons:comparisons", path=path, split="train")
+  c.evals.test = fn("rljax.data.comparisons:comparisons", path=path, split="test",
+                    instead=c.data.get_ref("eval_path"))
+  c.roles = ml_collections.ConfigDict({"reward_model": role(
+      model=fn("rljax.models.policy:decoder"), head=fn("rljax.models.heads:head"))})
+  c.rollout = fn("rljax.rollouts.dataset:responses", group_size=2)
+  c.rewards = ml_collections.ConfigDict({})
+  c.updates = ml_collections.ConfigDict(
+      {"reward_model": update(objective=fn("rljax.objectives.reward_model:bradley_terry"))})
+  c.updates.reward_model.role, c.updates.reward_model.ref = "reward_model", ""
+  c.eval.rollout = fn("rljax.rollouts.dataset:responses")
+  c.eval.samples, c.eval.limit, c.eval.score = 0, 0, "score"
+  c.eval.verifier = fn("rljax.rewards.model:score")
+  c.eval.measure = fn("rljax.evals.reward_model:measure")
   return c
 
 

@@ -162,7 +162,7 @@ class Loss:
 
 @flax.struct.dataclass
 class TrainState:
-  """Data only. `step` counts calls, skipped ones included; `skipped` counts non-finite updates."""
+  """Data only. `step` counts calls; `skipped` those of them that were not finite, or empty."""
 
   step: Array
   params: PyTree
@@ -232,7 +232,8 @@ def merge_metrics(a: dict[str, Metric], b: dict[str, Metric]) -> dict[str, Metri
 def needs(rule: Callable[..., set[str]]):
   """Declares what an objective reads, as a function of its hyperparameters.
 
-  `rule(**hyperparameters) -> set` of "adv", "ref_logp", "old_logp", "value", "entropy_grad". The
+  `rule(**hyperparameters) -> set` of "adv", "ref_logp", "old_logp", "value", "entropy_grad", and
+  "scores": the updated model's head, which then is not a policy whose entropy is logged. The
   builder calls it with the defaults filled in, so a coefficient of zero costs nothing. An objective
   that needs "old_logp" can do without when there is one update per batch; an advantage cannot.
   """

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py"))
 PAPERS = [f for f in FILES if f.startswith("configs/papers/")]
 DATA = str(ROOT / "tests/data/fixtures/word_problems.jsonl")
-PAIRS = str(ROOT / "tests/data/fixtures/rewritten.jsonl")
+FILES_OF = {"rewritten": "rewritten.jsonl", "comparisons": "comparisons.jsonl"}  # others: DATA
 COLUMNS = {"reference", "baseline_B", "seat_B", "guided_B"}  # that some rollout or memory adds
 
 # config.json of the models that papers name, without which nothing can be traced at their size.
@@ -31,6 +31,9 @@ MODELS = {
         **_QWEN, "tie_word_embeddings": True, "vocab_size": 151936, "hidden_size": 2048,
         "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
         "num_key_value_heads": 2},
+    "Qwen/Qwen2.5-1.5B-Instruct": {
+        **_QWEN, "vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960,
+        "num_attention_heads": 12, "num_key_value_heads": 2, "tie_word_embeddings": True},
     "Qwen/Qwen3-8B-Base": {
         **_QWEN, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128,
         "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288,
@@ -53,7 +56,8 @@ def with_data(config):
   """Points task sets that read a file at the fixture."""
   for leaf in leaves([config.tasks, *config.evals.values()]):
     if "path" in leaf:
-      leaf.path = PAIRS if "rewritten" in leaf.fn else DATA
+      name = next((f for key, f in FILES_OF.items() if key in leaf.fn), "")
+      leaf.path = str(ROOT / "tests/data/fixtures" / name) if name else DATA
     if "test_share" in config_lib._keywords(leaf.fn) and "path" in leaf:
       leaf.test_share = 0.5
   return config
@@ -79,7 +83,7 @@ def cases():
 @pytest.mark.parametrize("spec", list(cases()))
 def test_every_config_and_arm_binds(spec):
   config = with_data(config_lib.load(spec))
-  if "hf" in config.roles.policy.model.fn:
+  if any("hf" in role.model.fn for role in config.roles.values() if role.model is not None):
     pytest.skip("needs a Hugging Face checkpoint folder; its :runlocal form builds")
   trace(build.build(config))
 

@@ -28,11 +28,12 @@ _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": 
 
 
 class Rows(list):
-  """Dicts; `numbers[i]` is the line or row of `path` that row i was, `skipped` counts bad ones."""
+  """Dicts; `numbers[i]` is the line or row (`unit`) of `path` that row i was, `skipped` counts bad
+  ones."""
 
-  def __init__(self, path: str, rows, numbers, skipped: int):
+  def __init__(self, path: str, rows, numbers, skipped: int, unit: str):
     super().__init__(rows)
-    self.path, self.numbers, self.skipped = path, numbers, skipped
+    self.path, self.numbers, self.skipped, self.unit = path, numbers, skipped, unit
 
 
 def rows(path: str | None, *, on_bad_row: str = "error", fmt: str | None = None,
@@ -70,7 +71,7 @@ def rows(path: str | None, *, on_bad_row: str = "error", fmt: str | None = None,
     log.warning("%s: skipped %d bad rows of %d", path, skipped, skipped + len(good))
   if not good:
     raise config.ConfigError(f"{path} has no rows" + (f" ({skipped} bad ones)" if skipped else ""))
-  return Rows(path, good, numbers, skipped)
+  return Rows(path, good, numbers, skipped, _unit(fmt))
 
 
 def _existing(path) -> str:
@@ -293,7 +294,7 @@ def from_rows(name: str, found: Rows, make: Callable[[dict], Task], *, on_bad_ro
       result.append(dataclasses.replace(make(row), id=f"{name}/{stem}/{n}"))
     except BadRow as e:
       if on_bad_row == "error":
-        raise config.ConfigError(f"{found.path}, row {n} {e}") from None
+        raise config.ConfigError(f"{found.path}, {found.unit} {n} {e}") from None
       bad += 1
   if bad:
     log.warning("%s: skipped %d rows that make no task", found.path, bad)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rljax.types import Episode
+
 
 def pass_at_k(correct_MN: np.ndarray, k: int) -> float:
   """Mean over problems of 1 - C(n - c, k) / C(n, k), the unbiased estimate of solving in k tries.
@@ -34,17 +36,18 @@ def summary(correct_MN: np.ndarray) -> dict[str, float]:
   return out
 
 
-def by_value(correct_MN: np.ndarray, values_M: Sequence[str]) -> dict[str, float]:
-  """`summary` over the problems of each value, as "<value>/pass_at_1"; "worst/" is the least.
+def measure(episodes: Sequence[Episode], problems: int, ctx, *, score: str = "correct"
+            ) -> dict[str, float]:
+  """`summary` of an evaluation: a sample is right when its score is 1.
 
   Args:
-    correct_MN: bool [M problems, n samples]. values_M: one per problem; [] gives {}.
+    episodes: as many per problem, those of one problem adjacent.
+    problems: how many there are; one that has no episodes (its prompt was too long) is not solved.
+    score: name of the score.
   """
-  rows: dict[str, list[int]] = {}
-  for i, value in enumerate(values_M):
-    rows.setdefault(value, []).append(i)
-  found = {value: summary(correct_MN[some]) for value, some in rows.items()}
-  if found:
-    metrics = next(iter(found.values()))
-    found["worst"] = {k: min(numbers[k] for numbers in found.values()) for k in metrics}
-  return {f"{value}/{k}": x for value, numbers in found.items() for k, x in numbers.items()}
+  del ctx
+  tried = len({e.group for e in episodes})
+  right = np.asarray([e.scores[score] >= 1.0 - 1e-6 for e in episodes]).reshape(tried, -1)
+  graded = np.zeros((problems, right.shape[1]), bool)
+  graded[:tried] = right
+  return summary(graded)

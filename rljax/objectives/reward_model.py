@@ -22,11 +22,15 @@ at its first row):
 import jax
 import jax.numpy as jnp
 
-from rljax import nums
+from rljax import nums, types
 from rljax.objectives import rows
 from rljax.types import Array, Batch, Loss, TokenStats
 
 ABSENT = -1e30  # a score that takes no part in a softmax; -inf would make the gradient NaN
+
+
+def _scores(**_):
+  return {"scores"}
 
 
 def _last_action(batch: Batch) -> Array:
@@ -67,6 +71,7 @@ def _cross_entropy(u: Array, p) -> Array:
 # --- pairs ----------------------------------------------------------------------------------------
 
 
+@types.needs(_scores)
 def bradley_terry(stats: TokenStats, batch: Batch, *, margin: float = 0.0, soft_label: bool = False,
                   label_smoothing: float = 0.0, centering: float = 0.0, l2: float = 0.0,
                   length: float = 0.0, lm: float = 0.0, weighted: bool = False) -> Loss:
@@ -119,6 +124,7 @@ def _pair_metrics(r_w_P, r_l_P, gap_P, valid_P) -> dict:
           "rm/margin_max": rows.max_metric(gap_P, valid_P)}
 
 
+@types.needs(_scores)
 def multi_head(stats: TokenStats, batch: Batch, *, label_smoothing: float = 0.0) -> Loss:
   """K criteria: Bradley-Terry on each of K heads, `-p_k log sg(d_k) - (1-p_k) log sg(-d_k)`.
 
@@ -163,6 +169,7 @@ def _ranked(stats: TokenStats, batch: Batch, size: int) -> tuple[Array, Array, A
   return jnp.where(present_BN, r_BN, 0), rows.column(batch, "rank_BN"), present_BN
 
 
+@types.needs(_scores)
 def all_pairs(stats: TokenStats, batch: Batch, *, size: int = 4, centering: float = 0.0) -> Loss:
   """K-way ranking: mean of `-log sg(r_i - r_j)` over the pairs rank_i < rank_j, then over prompts.
 
@@ -190,6 +197,7 @@ def all_pairs(stats: TokenStats, batch: Batch, *, size: int = 4, centering: floa
   return rows.reduce(loss_U, (pairs_U > 0).astype(r_UN.dtype), metrics)
 
 
+@types.needs(_scores)
 def listwise(stats: TokenStats, batch: Batch, *, size: int = 4, top: int = 0) -> Loss:
   """Plackett-Luce: `-sum_k [r_k - logsumexp_{rank_j >= rank_k} r_j]`, summed over a list's ranks.
 
@@ -214,6 +222,7 @@ def listwise(stats: TokenStats, batch: Batch, *, size: int = 4, top: int = 0) ->
   return _reduce_lists(loss_U, r_UN, rank_UN, present_UN)
 
 
+@types.needs(_scores)
 def best_of_n(stats: TokenStats, batch: Batch, *, size: int = 4) -> Loss:
   """N-way softmax: `-log(sum_{i best} exp r_i / sum_j exp r_j)`; for N = 2, Bradley-Terry.
 
@@ -247,6 +256,7 @@ def _reduce_lists(loss_U, r_UN, rank_UN, present_UN) -> Loss:
   return rows.reduce(loss_U, valid_U, {"rm/best_accuracy": nums.mean_metric(hit_U, valid_U)})
 
 
+@types.needs(_scores)
 def difference(stats: TokenStats, batch: Batch, *, size: int = 4) -> Loss:
   """MetaRM's inner step: `-2/k^2 sum_{i<j} sg(|r_i - r_j|)`, least when the scores differ.
 
@@ -280,6 +290,7 @@ def difference(stats: TokenStats, batch: Batch, *, size: int = 4) -> Loss:
 # --- single responses, dimensions, segments -------------------------------------------------------
 
 
+@types.needs(_scores)
 def bce(stats: TokenStats, batch: Batch, *, positive_weight: float = 1.0) -> Loss:
   """Classifier: `-w y log sg(r) - (1-y) log sg(-r)`, y = column label; mean over responses.
 
@@ -301,6 +312,7 @@ def bce(stats: TokenStats, batch: Batch, *, positive_weight: float = 1.0) -> Los
   return rows.reduce(loss_B, valid_B, metrics)
 
 
+@types.needs(_scores)
 def regression(stats: TokenStats, batch: Batch, *, delta: float = 0.0) -> Loss:
   """Regression: `(r - target)^2`, or Huber's `delta (|e| - delta/2)` for errors above delta.
 
@@ -325,6 +337,7 @@ def regression(stats: TokenStats, batch: Batch, *, delta: float = 0.0) -> Loss:
   return rows.reduce(loss_B, valid_B, metrics)
 
 
+@types.needs(_scores)
 def classify(stats: TokenStats, batch: Batch, *, classes: int = 2) -> Loss:
   """Probes: `-log softmax(logits_d)[label_d]` for D dimensions, mean over the labelled ones.
 
@@ -353,6 +366,7 @@ def classify(stats: TokenStats, batch: Batch, *, classes: int = 2) -> Loss:
   return rows.reduce(loss_BD, known_BD, metrics)
 
 
+@types.needs(_scores)
 def segments(stats: TokenStats, batch: Batch, *, positive_weight: float = 1.0) -> Loss:
   """Per segment: `-w y log sg(h) - (1-y) log sg(-h)` at the last action of each labelled segment.
 

@@ -1,6 +1,6 @@
 """A reward model: a role with a scalar head, asked through `ctx.value`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,14 +11,16 @@ from rljax.types import Episode
 
 def score(episodes: Sequence[Episode], ctx: run.Context, *, role: str = "reward_model",
           template: str = "", answer_only: str = "") -> np.ndarray:
-  """The scalar head's value at the last token of prompt and response.
+  """The scalar head's output at the last action, where `objectives.reward_model` trains it.
 
-  `ctx.value(role, [int32 ids of one text, ...])` gives one number per text.
+  That is the position from which the last token (the end token) is predicted, so this token itself
+  is not read. `ctx.value(role, [int32 ids of one text, ...])` gives one number per text.
 
   Args:
     role: a role whose model has a scalar head.
-    template: how the role reads an episode, with the fields {prompt} and {response}; it is encoded
-      by the run's tokenizer. "" = the very tokens of the episode, end token included.
+    template: how the role reads an episode, with the fields {prompt}, {response} and {answer}, the
+      task's; it is encoded by the run's tokenizer, without an end token. "" = the very tokens of
+      the episode but the last.
     answer_only: with a template, {response} is what follows the last occurrence of this text; a
       response without it scores NaN ("no_answer_part").
 
@@ -48,12 +50,26 @@ def score(episodes: Sequence[Episode], ctx: run.Context, *, role: str = "reward_
   return out
 
 
+def agreement(episodes: Sequence[Episode], ctx, *, reward: Callable, truth: Callable,
+              threshold: float = 0.5) -> np.ndarray:
+  """1 where `reward` and `truth` are on the same side of the threshold, else 0: with a weight of 0,
+  how right a reward model is about the samples of the policy it trains."""
+  said, true = (np.asarray(r(episodes, ctx), np.float64) for r in (reward, truth))
+  out = ((said >= threshold) == (true >= threshold)).astype(np.float64)
+  return np.where(np.isfinite(said) & np.isfinite(true), out, np.nan)
+
+
 def _ids(episode, ctx, template, answer_only):
   if not template:
-    return np.concatenate([t.tokens for t in episode.turns])
+    return np.concatenate([t.tokens for t in episode.turns])[:-1]
   before, mark, after = episode.response.rpartition(answer_only) if answer_only else (
       "", "x", episode.response)
   if not mark:
     return None
-  prompt = "".join(t.text for t in episode.turns if t.role != "assistant")
-  return ctx.tokenizer.encode(template.format(prompt=prompt, response=after))
+  return ctx.tokenizer.encode(template.format(
+      prompt=prompt_of(episode), response=after, answer=episode.task.answer))
+
+
+def prompt_of(episode: Episode) -> str:
+  """Everything in the episode that the assistant did not say."""
+  return "".join(t.text for t in episode.turns if t.role != "assistant")

@@ -35,6 +35,12 @@ def clip(episodes: Sequence[Episode], ctx, *, reward: Callable, low: float = -np
   return np.clip(_values(reward, episodes, ctx) - shift, low, high)
 
 
+def sigmoid(episodes: Sequence[Episode], ctx, *, reward: Callable, slope: float = 1.0
+            ) -> np.ndarray:
+  """sigmoid(slope * reward): the probability that a classifier's logit stands for."""
+  return _sigmoid(slope * _values(reward, episodes, ctx))
+
+
 def centre(episodes: Sequence[Episode], ctx, *, reward: Callable) -> np.ndarray:
   """reward - its mean over the group (NaN left out of the mean). Equal to `reward` for a group
   baseline; a critic or a batch baseline sees the difference."""

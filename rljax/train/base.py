@@ -54,11 +54,7 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
     config.rollout = rollout.leaf
   if not config.evals:
     raise ConfigError("config.evals: a trained base needs an evaluation set to measure its skill")
-  folder = os.path.join(runlog.cache_folder(), "bases", _fingerprint(config))
-  os.makedirs(folder, exist_ok=True)
-  with open(os.path.join(folder, "lock"), "w") as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if this process is killed
-    params, result = _train_or_load(config, folder)
+  params, result, folder = _cached(config, "policy")
   skill = result["eval"]["after"]["pass_at_1"]
   shown = "demonstrations" + ("" if rollout else f" of which {noise:.0%} are wrong")
   print(f"base model: pass@1 {skill:.3f} after {result['steps']} supervised steps on {shown}")
@@ -69,20 +65,77 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
   return params
 
 
-def _train_or_load(config, folder):
+def scorer(setup, *, tasks, skill, rollout=None, objective=None, at_least: float = 0.6,
+           at_most: float = 1.0, steps: int = 300, rows: int = 32, lr: float = 1e-3, seed: int = 0,
+           problems: int = 200, limits: dict | None = None) -> PyTree:
+  """Trains the role as a reward model on compared responses, to a stated accuracy.
+
+  An ordinary run of the `reward_model` recipe in the cache folder, as in `trained`; a role "policy"
+  of the parent's is there to be sampled from, and is not trained.
+
+  Args:
+    setup: see `rljax.train.build.Setup`.
+    tasks: leaf of the task set to train on.
+    skill: leaf of the set whose pairwise accuracy must lie between `at_least` and `at_most`.
+    rollout: leaf of the rollout of compared responses, for both; default the given ones
+      (`rljax.rollouts.dataset:responses`).
+    objective: leaf of the loss; default Bradley-Terry.
+    steps, rows, lr: updates, prompts of each, AdamW's peak rate (falling to 0).
+    seed: of the base, apart from the run's.
+    problems: how many measure the skill.
+    limits: {"prompt", "response"} of the base's own run; default the run's.
+
+  Raises:
+    ConfigError: the accuracy was missed.
+  """
+  parent, c = setup.config, recipes.reward_model()
+  c.name, c.seed, c.steps, c.prompts = "base", seed, steps, rows
+  c.tokenizer, c.tasks, c.evals = parent.tokenizer, tasks.leaf, {"skill": skill.leaf}
+  c.limits, c.sampling = parent.limits.copy_and_resolve_references(), parent.sampling
+  c.limits.update(limits or {})
+  c.roles.reward_model.model = parent.roles[setup.role].model or parent.roles.policy.model
+  c.roles.reward_model.head = parent.roles[setup.role].head
+  if "policy" in parent.roles:
+    c.roles.policy = recipes.role(parent.roles.policy.model, parent.roles.policy.init, train=False)
+  if rollout is not None:
+    c.rollout = c.eval.rollout = rollout.leaf
+  if objective is not None:
+    c.updates.reward_model.objective = objective.leaf
+  c.updates.reward_model.rows = 2 * rows
+  c.updates.reward_model.optimizer = fn("rljax.optim:adamw", lr=lr, decay="linear", steps=steps)
+  c.eval.limit, c.checkpoint.every = problems, 200
+  params, result, folder = _cached(c, "reward_model")
+  found = result["eval"]["after"]["accuracy"]
+  print(f"base reward model: accuracy {found:.3f} after {result['steps']} steps")
+  if not at_least <= found <= at_most:
+    raise ConfigError(f"the base reward model has accuracy {found:.3f}, wanted {at_least:g} to "
+                      f"{at_most:g}; its run: {folder}/run")
+  return params
+
+
+def _cached(config, role) -> tuple[PyTree, dict, str]:
+  """(the role's weights, result.json, folder) of a run in the cache folder, trained if needed."""
+  folder = os.path.join(runlog.cache_folder(), "bases", _fingerprint(config))
+  os.makedirs(folder, exist_ok=True)
+  with open(os.path.join(folder, "lock"), "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if this process is killed
+    return *_train_or_load(config, folder, role), folder
+
+
+def _train_or_load(config, folder, role):
   from rljax.train import build, loop  # they know `init` leaves, and so this module, by name only
   workdir = os.path.join(folder, "run")
   result = loop.read_result(workdir)
   if result is None:
     print("training a base model (kept for later runs)")
-    params = loop.train(config, workdir)["policy"].params
+    params = loop.train(config, workdir)[role].params
     return params, loop.read_result(workdir)
   checkpoints = checkpoint.Checkpoints(os.path.join(workdir, "checkpoints"))
   found = checkpoints.restore(build.build(config).roles.abstract())
   checkpoints.close()
   if found is None:
     raise ConfigError(f"the base model in {folder} has no checkpoint; delete that folder")
-  return found[1]["policy"].params, result
+  return found[1][role].params, result
 
 
 def _recipe(parent, noise, steps, rows, lr, seed, problems, tasks):
@@ -105,7 +158,7 @@ def _recipe(parent, noise, steps, rows, lr, seed, problems, tasks):
 def _fingerprint(config) -> str:
   """Hash of the config, the version, and a look at the tasks (a data file may change in place)."""
   tasks = config_lib.bind(config.tasks, where="config.tasks")()
-  sample = [(tasks[i].id, tasks[i].prompt, tasks[i].demo)
+  sample = [(tasks[i].id, tasks[i].prompt, tasks[i].demo, dict(tasks[i].info))
             for i in range(0, len(tasks), max(1, len(tasks) // 16))]
   text = json.dumps([rljax.__version__, config_lib.digest(config), len(tasks), sample], default=str)
   return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -27,6 +27,7 @@ class Setup:
   mesh: Any
   layout: sharding.Layout
   key: jax.Array
+  role: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Update:
 
   role: str
   speaker: str
+  derive: Callable | None
+  every: int
   ref: str
   value: str
   epochs: int
@@ -62,6 +65,7 @@ class Run:
   rewards: dict[str, Callable]
   reward_weights: dict[str, float]
   eval_verifier: Callable
+  measure: Callable
   memories: dict[str, Any]
   select: Callable | None
   roles: roles_lib.Roles
@@ -117,7 +121,7 @@ def build(config, *, devices=None) -> Run:
       config=config, mesh=mesh, tokenizer=tokenizer, tasks=tasks, evals=evals,
       curriculum=leaf("curriculum")(tasks), rollout=rollout, eval_rollout=eval_rollout,
       rewards=rewards, reward_weights=dict(config.reward_weights),
-      eval_verifier=leaf("eval.verifier"),
+      eval_verifier=leaf("eval.verifier"), measure=leaf("eval.measure"),
       memories={name: made(f"memories.{name}") for name in config.memories},
       select=leaf("select") if config.select else None,
       roles=roles, samplers=samplers, scorer=scorer, updates=updates)
@@ -190,6 +194,8 @@ def _policies(config, tokenizer, layout):
   out = {}
   for name, spec in config.roles.items():
     source = name if spec.model is not None else "policy"
+    if source not in config.roles:
+      raise ConfigError(f"config.roles.{name}.model: there is no role 'policy' to take it from")
     policy = _made(config, f"roles.{source}.model", tokenizer.vocab_size)
     policy = dataclasses.replace(policy, temperature=float(config.sampling.temperature),
                                  layout=layout)
@@ -218,8 +224,8 @@ def _roles(config, policies, optimizers, tokenizer, leaf):
       init = policies[name].init
     elif not isinstance(init, str):
       bound = leaf(f"roles.{name}.init")
-      init = lambda key, bound=bound, policy=policies[name]: bound(
-          Setup(config, policy, tokenizer, policy.layout.mesh, policy.layout, key))
+      init = lambda key, bound=bound, policy=policies[name], name=name: bound(
+          Setup(config, policy, tokenizer, policy.layout.mesh, policy.layout, key, name))
     out[name] = roles_lib.Role(policies[name], trained, spec.shares, init, spec.follow, spec.decay)
   return out
 
@@ -254,6 +260,9 @@ def _update(config, name, policies, optimizers, objectives, leaf, mesh, roles):
   critic = _critic(config, name, policies) if "value" in needs else ""
   own_value = bool(critic) and critic == spec.role
   has_ref = spec.ref in config.roles
+  if "scores" in needs and policies[spec.role].head is None:
+    raise ConfigError(f"config.updates.{name} trains scores, and roles.{spec.role} has no head; "
+                      f"give it head=fn('rljax.models.heads:head')")
   if "adv" in needs and advantage is None:
     raise ConfigError(
         f"config.updates.{name}.advantage: the objective reads advantages, found None")
@@ -267,7 +276,7 @@ def _update(config, name, policies, optimizers, objectives, leaf, mesh, roles):
   step = step_lib.make(
       logp_fn, objective, optimizers[owner], accum=spec.accum,
       router=spec.router if policies[spec.role].cfg.experts else 0.0,
-      monitors=types.needs_of(objective) != {"value"})
+      monitors=types.needs_of(objective) not in ({"value"}, {"scores"}))
   group = config.rollout.get("group_size", 1)
   rows = _round_up(spec.rows or config.prompts * group, mesh.size * spec.accum * spec.minibatches)
   limits = config.limits
@@ -275,6 +284,7 @@ def _update(config, name, policies, optimizers, objectives, leaf, mesh, roles):
   cut = jax.jit(functools.partial(step_lib.minibatch, count=spec.minibatches)) if several else None
   return Update(
       role=spec.role, speaker=spec.speaker, ref=spec.ref if has_ref else "",
+      derive=leaf(f"updates.{name}.derive") if spec.derive else None, every=spec.every,
       value="" if own_value else critic, epochs=spec.epochs,
       minibatches=spec.minibatches, shapes=shapes, discount=spec.discount,
       pack=_packing(config, name, rows, mesh),

@@ -14,13 +14,12 @@ import numpy as np
 from rljax import config as config_lib
 from rljax import rng, sharding, types
 from rljax.data import collate, curriculum
-from rljax.evals import pass_at_k
 from rljax.rewards import run as rewards_lib
 from rljax.train import build as build_lib
 from rljax.train import checkpoint, preempt, preflight, progress, runlog
 
 # Keys that may differ between a run and its continuation.
-FREE = ("steps", "eval", "checkpoint", "episodes_max_bytes", "name")
+FREE = ("steps", "eval", "evals", "data.eval_path", "checkpoint", "episodes_max_bytes", "name")
 
 
 def train(config, workdir: str, *, devices=None, quiet: bool = False) -> dict[str, Any]:
@@ -122,8 +121,11 @@ class Loop:
     chosen = self.r.select(episodes) if self.r.select else episodes
     clock.lap("reward")
     # All are prepared before any weight moves, so that critic and policy read the same values.
-    batches = {name: self._prepare(update, chosen) for name, update in self.r.updates.items()}
+    batches, more = self._batches(step, chosen)
+    faults = {**faults, **more}
     for name, update in self.r.updates.items():
+      if name not in batches:
+        continue
       prefix = "" if len(self.r.updates) == 1 else f"{name}/"
       metrics = self._update(step, name, update, batches.pop(name))
       scalars.update({prefix + k: v for k, v in metrics.items()})
@@ -178,6 +180,16 @@ class Loop:
     return rewards_lib.Context(step, self.config.seed, self.r.tokenizer, sample=sample,
                                score=ask.score, value=ask.value, uniform_kl=ask.uniform_kl)
 
+  def _batches(self, step, episodes) -> tuple[dict[str, types.Batch], dict[str, int]]:
+    """The batch of every update that is due, and what went wrong while deriving their episodes."""
+    out, ctx = {}, self._context(step)
+    for name, update in self.r.updates.items():
+      if update.every and (step + 1) % update.every == 0:
+        found = update.derive(episodes, ctx) if update.derive else episodes
+        out[name] = self._prepare(update, found)
+    self._note_faults(ctx.faults)
+    return out, dict(ctx.faults)
+
   def _prepare(self, update, episodes) -> types.Batch:
     """The batch of an update on the devices, with all that the current weights say about it."""
     roles = self.r.roles
@@ -229,20 +241,12 @@ class Loop:
       raise config_lib.ConfigError(f"config.evals.{name}: no problem has a prompt that fits")
     key = rng.key(self.config.seed, "eval", name)
     episodes = self.r.eval_rollout(self.r.samplers, fitting, key)
-    ctx = rewards_lib.Context(step, self.config.seed, self.r.tokenizer)
+    ctx = self._context(step)
     episodes, faults = rewards_lib.score_all(
-        episodes, {"correct": self.r.eval_verifier}, {}, ctx, deadline=self.config.reward_deadline)
+        episodes, {c.score: self.r.eval_verifier}, {}, ctx, deadline=self.config.reward_deadline)
     faults["long_prompt"] = len(problems) - len(fitting)
     self._note_faults(faults)
-    correct = np.asarray([e.scores["correct"] >= 1.0 - 1e-6 for e in episodes])
-    # A prompt that does not fit is a problem not solved.
-    graded = np.zeros((len(problems), c.samples), bool)
-    graded[:len(fitting)] = correct.reshape(len(fitting), c.samples)
-    by = [str(t.info[c.by]) for t in problems if c.by in t.info]
-    if c.by and len(by) < len(problems):
-      raise config_lib.ConfigError(f"config.eval.by={c.by!r}: {len(problems) - len(by)} tasks of "
-                                   f"evals.{name} have no such info")
-    scalars = {**pass_at_k.summary(graded), **pass_at_k.by_value(graded, by),
+    scalars = {**self._measured(name, episodes, problems, ctx),
                "length": float(np.mean([e.num_actions for e in episodes])),
                "truncated": float(np.mean([e.status == types.LENGTH for e in episodes]))}
     marked = [dataclasses.replace(e, info={
@@ -250,6 +254,24 @@ class Loop:
               for e in episodes]
     self.log.episodes(step, marked)
     return {f"eval/{name}/{k}": v for k, v in scalars.items()}
+
+  def _measured(self, name, episodes, problems, ctx) -> dict[str, float]:
+    """The metrics of all problems; with eval.by, "<value>/..." of each value's and the "worst/"."""
+    by = self.config.eval.by
+    out = dict(self.r.measure(episodes, len(problems), ctx))
+    if not by:
+      return out
+    values = [str(t.info[by]) for t in problems if by in t.info]
+    if len(values) < len(problems):
+      raise config_lib.ConfigError(f"config.eval.by={by!r}: {len(problems) - len(values)} tasks of "
+                                   f"evals.{name} have no such info")
+    groups: dict[str, list] = {}
+    for e in episodes:
+      groups.setdefault(str(e.task.info[by]), []).append(e)
+    found = {v: self.r.measure(some, values.count(v), ctx) for v, some in groups.items()}
+    metrics = set.intersection(*map(set, found.values()))
+    found["worst"] = {k: min(numbers[k] for numbers in found.values()) for k in metrics}
+    return {**out, **{f"{v}/{k}": x for v, numbers in found.items() for k, x in numbers.items()}}
 
   # --- begin and end ---
 

@@ -153,7 +153,7 @@ def _eval_table(result, columns):
     for name, (_, values) in columns.items():
       if name.startswith("eval/"):
         before[name[5:]], after[name[5:]] = float(values[0]), float(values[-1])
-  names = sorted({*before, *after})
+  names = sorted(report_data.tables({**before, **after})[0])
   if not names:
     return "<p class=note>No evaluation was logged.</p>"
   rows = []
@@ -165,7 +165,21 @@ def _eval_table(result, columns):
                 f"<td>{_dumbbell(a, b)}</td></tr>")
   return ("<div class=card><table><tr><th>evaluation</th><th class=num>before</th>"
           "<th class=num>after</th><th class=num>change</th><th>0 … 1</th></tr>"
-          + "".join(rows) + "</table></div>")
+          + "".join(rows) + "</table></div>" + _cell_tables(after))
+
+
+def _cell_tables(after):
+  """Metrics that are cells ("by_category/maths/accuracy"), at the end of the run."""
+  out = []
+  for title, rows in report_data.tables(after)[1].items():
+    names = list(dict.fromkeys(column for cells in rows.values() for column in cells))
+    head = "".join(f"<th class=num>{_e(n)}</th>" for n in names)
+    body = "".join(
+        f"<tr><td>{_e(row)}</td>" + "".join(
+            f"<td class=num>{_e(_number(cells.get(n)))}</td>" for n in names) + "</tr>"
+        for row, cells in rows.items())
+    out.append(f"<div class=card><table><tr><th>{_e(title)}</th>{head}</tr>{body}</table></div>")
+  return "".join(out)
 
 
 def _dumbbell(a, b):

@@ -29,6 +29,7 @@ UNITS = {
 HEADLINES = ("/mean", "/total", "/norm", "/length")  # first of their group
 PLAIN = ("faults", "eval", "update")  # not smoothed: single events, or few points
 SPEED = "time/tokens_per_second"
+TABLE = "/by_"  # in the name of a metric that is one cell: "eval/test/by_category/maths/accuracy"
 POINTS = 120_000  # of all curves together, about 2.5 MB
 SAMPLE_BYTES = 1_800_000
 # (characters of a text, samples of a step): the first that fits SAMPLE_BYTES is used.
@@ -55,8 +56,10 @@ def columns(rows: list[dict[str, float]]) -> dict[str, tuple[np.ndarray, np.ndar
 def groups(found: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[dict]:
   """[{"title", "charts": [{"name", "unit", "dots", "bad", "series": [{"name", "x", "y", "s"}]}]}].
 
-  Every metric is in exactly one chart; names of no known group are in "Other".
+  Every metric is in exactly one chart, but those that `tables` shows; names of no known group are
+  in "Other".
   """
+  found = {name: curve for name, curve in found.items() if TABLE not in name}
   points = max(40, min(600, POINTS // max(1, len(found))))
   titles = {kind: title for title, kinds in GROUPS for kind in kinds}
   rank = {kind: i for i, kind in enumerate(titles)}
@@ -70,6 +73,20 @@ def groups(found: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[dict]:
     unit = UNITS.get("/".join(name.split("/")[-2:]), "")
     out[titles.get(_kind(name), "Other")].append(_chart(name, [name], found, points, unit=unit))
   return [{"title": title, "charts": charts} for title, charts in out.items() if charts]
+
+
+def tables(flat: dict[str, float]) -> tuple[dict[str, float], dict[str, dict[str, dict]]]:
+  """(what is no cell of a table, title -> row -> column -> value), both in the order given."""
+  plain, found = {}, {}
+  for name, value in flat.items():
+    before, mark, cell = f"/{name}".rpartition(TABLE)
+    if not mark:
+      plain[name] = value
+      continue
+    key, row, column = (*cell.split("/", 2), "", "")[:3]
+    title = f"{before.strip('/')} by {key}".strip()
+    found.setdefault(title, {}).setdefault(row, {})[column] = value
+  return plain, found
 
 
 def _kind(name):

@@ -21,8 +21,9 @@ def make(logp_fn: Callable, objective: Callable, optimizer: optim.Optimizer, *,
          accum: int = 1, router: float = 0.0, monitors: bool = True) -> Callable:
   """Builds `step(state, batch, base) -> (state, metrics)`, to be jitted with its state donated.
 
-  A gradient whose norm is not finite, or a non-finite loss, changes nothing but `state.step` and
-  `state.skipped`.
+  A gradient whose norm is not finite, a non-finite loss, or a batch without a row that counts (no
+  weight and no gradient; momentum and weight decay would move the weights all the same) changes
+  nothing but `state.step` and `state.skipped`.
 
   Args:
     logp_fn: (params, batch) -> TokenStats.
@@ -75,21 +76,21 @@ def make(logp_fn: Callable, objective: Callable, optimizer: optim.Optimizer, *,
     scale = 1.0 / jnp.where(weight > 0, weight, 1.0)
     loss = total * scale
     norm = optax.tree.norm(grads) * scale
-    finite = jnp.isfinite(norm) & jnp.isfinite(loss)
+    applies = jnp.isfinite(norm) & jnp.isfinite(loss) & ((weight > 0) | (norm > 0))
     if optimizer.max_norm:
       scale = scale * jnp.minimum(1.0, optimizer.max_norm / jnp.maximum(norm, 1e-30))
     grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
     moved, fixed = optim.partition(state.params, optimizer.freeze)
     updates, opt_state = optimizer.tx.update(grads, state.opt_state, moved)
     params = optim.combine(optax.apply_updates(moved, updates), fixed)
-    keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+    keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(applies, n, o), new, old)
     applied = state.step - state.skipped
     state = TrainState(state.step + 1, keep(params, state.params), keep(opt_state, state.opt_state),
-                       state.skipped + jnp.where(finite, 0, 1))
+                       state.skipped + jnp.where(applies, 0, 1))
     one = jnp.ones(())
     metrics = {**metrics, "loss/total": Mean(loss, one), "grad/norm": types.Max(norm),
                "update/lr": Mean(jnp.asarray(optimizer.schedule(applied), jnp.float32), one),
-               "update/skipped": types.Sum(jnp.where(finite, 0.0, 1.0))}
+               "update/skipped": types.Sum(jnp.where(applies, 0.0, 1.0))}
     return state, metrics
 
   return step

@@ -171,7 +171,7 @@ def test_records_of_messages(tmp_path):
 
 def test_row_without_the_field(tmp_path):
   path = write(tmp_path / "a.jsonl", lines([ROWS[0], {"prompt": "x", "answer": None}, ROWS[1]]))
-  with pytest.raises(config.ConfigError, match="a.jsonl, row 2 has no field 'answer'"):
+  with pytest.raises(config.ConfigError, match="a.jsonl, line 2 has no field 'answer'"):
     datasets.records(path=path)
   ts = datasets.records(path=path, on_bad_row="skip")
   assert [t.id for t in ts] == ["records/a/1", "records/a/3"] and ts.counts["skipped"] == 1
@@ -193,7 +193,7 @@ def test_gsm8k():
 def test_gsm8k_without_a_final_number(tmp_path, answer):
   path = write(tmp_path / "a.jsonl", lines([{"question": "q", "answer": "#### 1"},
                                             {"question": "q", "answer": answer}]))
-  with pytest.raises(config.ConfigError, match="row 2 has no number after '####'"):
+  with pytest.raises(config.ConfigError, match="line 2 has no number after '####'"):
     gsm8k.gsm8k(path=path)
   assert gsm8k.gsm8k(path=path, on_bad_row="skip").counts == {"skipped": 1}
 
@@ -232,7 +232,7 @@ def test_gsm8k_calc_limits(tmp_path):
     gsm8k.gsm8k_calc(path=path)
   with pytest.raises(ValueError, match="split must be"):
     gsm8k.gsm8k_calc(path=PROBLEMS, split="dev")
-  with pytest.raises(config.ConfigError, match="row 1 has no field 'answer'"):
+  with pytest.raises(config.ConfigError, match="line 1 has no field 'answer'"):
     gsm8k.gsm8k_calc(path=write(tmp_path / "b.jsonl", lines([{"question": "q"}])))
 
 

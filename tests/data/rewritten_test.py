@@ -28,7 +28,7 @@ def test_rows_become_adjacent_views(tmp_path):
 
 def test_bad_rows(tmp_path):
   for bad in ({**GOOD, "rewrite": ""}, {**GOOD, "answer": "five"}):
-    with pytest.raises(config_lib.ConfigError, match="row 2"):
+    with pytest.raises(config_lib.ConfigError, match="line 2"):
       rewritten.rewritten(path=file(tmp_path, [GOOD, bad]))
     kept = rewritten.rewritten(path=file(tmp_path, [GOOD, bad]), on_bad_row="skip")
     assert len(kept) == 2 and kept.counts == {"skipped": 1}

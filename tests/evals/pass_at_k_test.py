@@ -21,11 +21,3 @@ def test_summary_and_bounds():
   assert set(pass_at_k.summary(np.ones((2, 4), bool))) == {"pass_at_1", "pass_at_4"}
   with pytest.raises(ValueError, match="pass@3"):
     pass_at_k.pass_at_k(np.ones((2, 2), bool), 3)
-
-
-def test_by_value():
-  graded = np.array([[1, 1], [0, 1], [0, 0], [1, 0]], bool)
-  found = pass_at_k.by_value(graded, ["a", "b", "b", "a"])
-  assert found == {"a/pass_at_1": 0.75, "a/pass_at_2": 1.0, "b/pass_at_1": 0.25,
-                   "b/pass_at_2": 0.5, "worst/pass_at_1": 0.25, "worst/pass_at_2": 0.5}
-  assert pass_at_k.by_value(graded, []) == {}

@@ -409,9 +409,10 @@ def extremes(group):
 
 
 def needs(group):
-  """It declares the reference exactly if it reads it, and says so when there is none."""
+  """It declares reference and head exactly if it reads them, and says so when there is none."""
   stats, batch = as32(make(7, group.size))
   without = batch.replace(ref_logp_BT=None)
+  headless = stats.replace(value_BT=None, extras={})
   for case in group.cases:
     fn = functools.partial(case.fn, **case.hyper)
     if types.needs_of(fn) == {"ref_logp"}:
@@ -419,7 +420,10 @@ def needs(group):
         jax.eval_shape(fn, stats, without)
     else:
       jax.eval_shape(fn, stats, without)
-      assert types.needs_of(fn) == set(), case.name
+      assert types.needs_of(fn) <= {"scores"}, case.name
+    if "scores" in types.needs_of(fn):
+      with pytest.raises(ValueError, match="head"):
+        jax.eval_shape(fn, headless, batch)
 
 
 CHECKS = [reference, flips, removed, padded, permuted, split, extremes, needs]

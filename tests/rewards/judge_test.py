@@ -134,13 +134,23 @@ def test_model_scores_tokens_or_a_template():
 
   ctx = run.Context(step=0, seed=0, tokenizer=text_lib.byte(), value=value)
   episodes = [make.episode("ab"), make.episode("a|b" * 3)]
-  close(model.score(episodes, ctx), [5, NAN])
+  close(model.score(episodes, ctx), [4, NAN])  # the last token is predicted, not read
   assert ctx.faults == {"too_long": 1} and asked[-1][0] == "reward_model"
-  np.testing.assert_array_equal(asked[-1][1][0], [0, 1, 2, 0, 1])
+  np.testing.assert_array_equal(asked[-1][1][0], [0, 1, 2, 0])
   close(model.score(episodes, ctx, template="{prompt}:{response}", role="rm", answer_only="|"),
         [NAN, 3])
   assert bytes(asked[-1][1][0].tolist()) == b"q:b" and ctx.faults["no_answer_part"] == 1
+  model.score([make.episode("ab", answer=7)], ctx, template="{prompt}{answer}:{response}")
+  assert bytes(asked[-1][1][0].tolist()) == b"q7:ab"
   with pytest.raises(config.ConfigError, match="needs a template"):
     model.score(episodes, ctx, answer_only="|")
   with pytest.raises(config.ConfigError, match="no role of this run"):
     model.score(episodes, run.Context(step=0, seed=0, tokenizer=None))
+
+
+def test_agreement_is_being_on_the_same_side():
+  episodes = [make.episode() for _ in range(5)]
+  said, true = make.given([0.9, 0.4, 0.5, 0.2, NAN]), make.given([1.0, 1.0, 0.0, 0.0, 1.0])
+  close(model.agreement(episodes, None, reward=said, truth=true), [1, 0, 0, 1, NAN])
+  close(model.agreement(episodes, None, reward=said, truth=true, threshold=0.3),
+        [1, 1, 0, 1, NAN])

@@ -28,6 +28,12 @@ def test_clip_centre_linear_gate():
   close(shaping.gate(GROUPED, None, reward=R, by=by, below=-1)[:2], [-1, 3])
 
 
+def test_sigmoid_of_a_logit():
+  r = make.given([0.0, np.log(3), 1e6, np.nan])
+  close(shaping.sigmoid(GROUPED, None, reward=r), [0.5, 0.75, 1, np.nan])
+  close(shaping.sigmoid(GROUPED, None, reward=r, slope=2)[1], 0.9)
+
+
 def test_sigmoid_to_reference_is_a_mean_of_sigmoids():
   episodes = [make.episode(info={"reference_scores": refs}) for refs in ([0.0], [0.0, 4.0])]
   one = lambda x: 1 / (1 + np.exp(-x))

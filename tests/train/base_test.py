@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from rljax import config as config_lib
+from rljax import recipes
 from rljax.config import fn
 from rljax.train import build
 from tests.train import loop_test
@@ -62,3 +63,30 @@ def test_problems_sets_how_many_measure_the_skill(capsys):
   weights(setup_of(problems=1))
   skill = float(capsys.readouterr().out.split("pass@1 ")[1].split()[0])
   assert skill in (0.0, 1.0)
+
+
+def scorer_of(rows=2, **init):
+  """The tiny run with a reward model that is trained on a file of pairs first."""
+  config = config_lib.load(loop_test.TINY)
+  config.tokenizer = fn("rljax.data.text:byte")
+  limits = {"prompt": 96, "response": 24}
+  pairs = fn("rljax.data.comparisons:comparisons", path="tests/data/fixtures/comparisons.jsonl")
+  config.roles.judge = recipes.role(head=fn("rljax.models.heads:head"), init=fn(
+      "rljax.train.base:scorer", **{"tasks": pairs, "skill": pairs, "at_least": 0.0, "steps": 2,
+                                    "rows": rows, "limits": limits, **init}))
+  run = build.build(config)
+  run.roles.init()
+  return jax.device_get(run.roles.params("judge"))
+
+
+def test_a_reward_model_as_a_base(capsys):
+  own = scorer_of()
+  assert "base reward model: accuracy" in capsys.readouterr().out
+  assert np.abs(own["value"]["out"]).max() > 0
+  jax.tree.map(np.testing.assert_array_equal, own, scorer_of())
+  assert "training" not in capsys.readouterr().out
+  bce = fn("rljax.objectives.reward_model:bce")
+  for knob in ({"objective": bce}, {"rows": 3}, {"lr": 1e-4}, {"seed": 1}, {"steps": 1}):
+    assert differ(own, scorer_of(**knob)), knob
+  with pytest.raises(config_lib.ConfigError, match="base reward model has accuracy .*wanted 1.5"):
+    scorer_of(at_least=1.5)

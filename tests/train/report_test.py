@@ -263,3 +263,19 @@ def test_buckets_and_moving_mean_against_loops():
 def test_report_needs_no_jax():
   code = "import sys; from rljax.train import report; assert 'jax' not in sys.modules"
   subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_cells_of_tables_are_tables_and_no_curves(tmp_path):
+  cells = {"accuracy": 0.75, "by_category/maths <1>/accuracy": 0.5,
+           "by_category/maths <1>/prompts": 4.0, "by_category/facts/accuracy": 1.0}
+  runlog.open_workdir(tmp_path, {"name": "rm"}, "abc", topology={"n": 1})
+  with runlog.RunLog(tmp_path, tensorboard=False) as log:
+    log.metrics(0, {f"eval/test/{k}": v for k, v in cells.items()})
+    log.result({"status": "done", "eval": {"before": {}, "after": cells}})
+  page = Page(report.write_report(tmp_path))
+  assert "by category accuracy prompts maths <1> 0.5 4 facts 1 –" in page.text
+  names = [c["name"] for g in page.data["groups"] for c in g["charts"]]
+  assert names == ["eval/test/accuracy"]
+  plain, tables = report_data.tables({f"eval/x/{k}": v for k, v in cells.items()})
+  assert plain == {"eval/x/accuracy": 0.75}
+  assert tables["eval/x by category"]["facts"] == {"accuracy": 1.0}

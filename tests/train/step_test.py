@@ -72,6 +72,20 @@ def test_a_non_finite_update_is_skipped_and_counted(params, poison):
   assert int(good.skipped) == 0 and distance(good.params, params) > 0
 
 
+def test_a_batch_in_which_no_row_counts_moves_nothing(params):
+  """Weight decay and momentum would move the weights without a single sample."""
+  decayed = optim.adamw(lr=1e-2, weight_decay=0.1)
+  step = jax.jit(step_lib.make(POLICY.stats, pg.grpo, decayed))
+  state, _ = step(step_lib.init_state(params, decayed), batch_of())
+  none = batch_of().replace(valid_B=np.zeros(B, np.float32),
+                            mask_BT=np.zeros((B, T), np.float32))
+  after, metrics = step(state, none)
+  assert distance(after.params, state.params) == 0
+  assert distance(after.opt_state, state.opt_state) == 0
+  assert (int(after.step), int(after.skipped)) == (2, 1)
+  assert float(metrics["update/skipped"].compute()) == 1
+
+
 def test_gradients_are_clipped_to_the_norm(params):
   big = optim.sgd(lr=1.0, max_norm=1e-3)
   state, metrics = run(params, batch_of(), optimizer=big)

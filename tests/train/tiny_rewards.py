@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rljax.config import ConfigError  # noqa: F401 (a file may import rljax)
+from rljax.rewards import run
 
 
 def even_digits(episodes, ctx):
@@ -22,3 +22,9 @@ def uses_models(episodes, ctx, *, times: float = 1.0):
   again = ctx.sample("policy", prefixes, [(i, 0) for i in range(len(episodes))], max_tokens=2)
   return np.asarray([times * logp.mean() + len(c.tokens)
                      for (logp, _), c in zip(scored, again)])
+
+
+def first_two(episodes, ctx):
+  """For an update of its own: two episodes, and one fault per call."""
+  run.count(ctx, "derived")
+  return episodes[:2]
