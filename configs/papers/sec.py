@@ -50,7 +50,7 @@ def get_config():
   c.name = "SEC"
   c.steps = 90
   c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+-()=: ")
-  c.tasks = levels(countdown, "train", 5000, 3)
+  c.tasks = levels(countdown, "train", 1500, 3)
   c.curriculum = fn("rljax.data.curriculum:bandit", keys=("level",), temperature=0.4)
   c.evals.test = levels(countdown, "test", 100, 4)
   c.eval.by = "level"
@@ -66,7 +66,7 @@ def get_config():
 
 
 _ORDERED = fn("rljax.data.curriculum:blocks", keys=("level",), steps=90)
-_MIXED = {"tasks": both("train", 5000, 3), "evals.test": both("test", 60, 3), "eval.by": "kind"}
+_MIXED = {"tasks": both("train", 1500, 3), "evals.test": both("test", 60, 3), "eval.by": "kind"}
 ARMS = {
     "random": {"curriculum": fn("rljax.data.curriculum:shuffled")},
     "ordered": {"curriculum": _ORDERED},
