@@ -1,8 +1,7 @@
 """Likelihood rewards: the reference answer's log-probability as a differentiated reward.
 
-"Likelihood-based reward designs for general LLM reasoning" (2026); VeriFree is
-https://arxiv.org/abs/2505.21493, JEPO https://arxiv.org/abs/2503.19618. Here: expressions of three
-digits with short answers, and `long_*` arms whose reference holds 40 letters nobody can predict.
+VeriFree is https://arxiv.org/abs/2505.21493, JEPO https://arxiv.org/abs/2503.19618. Expressions of
+three digits with short answers, and `long_*` arms with 40 letters that nobody can predict.
 
   rljax-reproduce likelihood-rewards
   rljax-train --config configs/papers/likelihood-rewards.py:prob --workdir runs/prob
