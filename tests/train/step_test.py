@@ -108,13 +108,6 @@ def test_padding_rows_change_nothing(params):
   assert distance(a.params, b.params) < 1e-6
 
 
-def test_a_batch_without_any_valid_row_is_a_finite_no_op(params):
-  batch = batch_of()
-  state, metrics = run(params, batch.replace(mask_BT=batch.mask_BT * 0, valid_B=batch.valid_B * 0),
-                       optimizer=optim.sgd(lr=1.0))
-  assert int(state.skipped) == 0 and distance(state.params, params) == 0
-
-
 def test_prepare_fills_old_ref_and_advantages(params):
   other = POLICY.init(jax.random.key(1))
   prepare = step_lib.make_prepare(POLICY.stats, POLICY.stats, advantages.group_norm, old_logp=True)
