@@ -80,7 +80,7 @@ _TEXT = dict(low=1, high=99, max_target=1000, use_all=False, template=(
     "Make {target} of the numbers {numbers}; put the expression into <answer></answer>."))
 SCALE = {
     "tokenizer": fn("rljax.data.text:hf", path=""),
-    "tasks": levels(countdown, "train", 20000, 4, **_TEXT), "curriculum.temperature": 1.0,
+    "tasks": levels(countdown, "train", 5000, 4, **_TEXT), "curriculum.temperature": 1.0,
     "evals.test": levels(countdown, "test", 100, 5, **_TEXT), "steps": 240, "prompts": 256,
     "roles.policy.model": fn("rljax.models.hf:model", path=""), "limits.prompt": 256,
     "roles.policy.init": fn("rljax.models.hf:params", path=""), "limits.response": 1024,
