@@ -32,7 +32,6 @@ def get_config():
   return c
 
 
-RUNLOCAL = {"updates.policy.pack": 0, "updates.policy.pack_length": 0}  # few rows need no packing
 ARMS = {
     "no_kl": {"updates.policy.objective.kl_coef": 0.0},
     "rloo": {"updates.policy.advantage": fn("rljax.advantages:leave_one_out"),

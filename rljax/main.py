@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import pathlib
-import re
 import sys
 
 from rljax import config as config_lib
@@ -34,18 +33,19 @@ def _train(args, rest):
 
 
 def _print_result(result, workdir, page):
+  from rljax.train import report_data
   before, after = result["eval"]["before"], result["eval"]["after"]
   print(f"\n{'':<22}{'before':>10}{'after':>10}")
   rows = {}
   for name in sorted(after):
     if isinstance(after[name], dict):
       for key in sorted(after[name]):
-        rows[f"{name} {key}"] = before.get(name, {}).get(key, math.nan), after[name][key]
+        b = before.get(name, {}).get(key, math.nan)
+        rows[f"{name}/{key}"] = f"{name} {key}", b, after[name][key]
     else:
-      rows[name] = before.get(name, math.nan), after[name]
-  for name, (b, a) in rows.items():
-    if not re.search("(^|[ /])by_", name):  # cells of tables, which the report shows
-      print(f"{name:<22}{b:>10.3f}{a:>10.3f}")
+      rows[name] = name, before.get(name, math.nan), after[name]
+  for label, b, a in report_data.tables(rows)[0].values():  # the report shows the tables
+    print(f"{label:<22}{b:>10.3f}{a:>10.3f}")
   print(f"\n{result['steps']} steps, {result['seconds']:.0f} s, "
         f"{result['tokens_per_second']:.0f} sampled tokens/s, "
         f"{result['skipped_updates']} skipped updates")

@@ -178,4 +178,4 @@ def runlocal(c) -> None:
     if not isinstance(spec.init, str):
       spec.init = None
   for spec in c.updates.values():
-    spec.accum = 1
+    spec.accum, spec.pack, spec.pack_length = 1, 0, 0

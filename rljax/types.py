@@ -8,7 +8,7 @@ right of it everything is a `Batch` (fixed-shape arrays, pure jitted functions).
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -68,8 +68,28 @@ class Turn:
   raw_logp: np.ndarray | None = None
 
 
+class Transcript:
+  """What can be read off `turns`."""
+
+  turns: Sequence[Turn]
+
+  @property
+  def prompt(self) -> str:
+    """Text of everything that the assistant did not say."""
+    return "".join(t.text for t in self.turns if t.role != "assistant")
+
+  @property
+  def response(self) -> str:
+    """Text of everything the assistant said."""
+    return "".join(t.text for t in self.turns if t.role == "assistant")
+
+  @property
+  def num_actions(self) -> int:
+    return sum(len(t.tokens) for t in self.turns if t.role == "assistant")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Episode:
+class Episode(Transcript):
   """One attempt at a task.
 
   Attributes:
@@ -85,15 +105,6 @@ class Episode:
   scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
   status: str = STOP
   info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-  @property
-  def response(self) -> str:
-    """Text of everything the assistant said."""
-    return "".join(t.text for t in self.turns if t.role == "assistant")
-
-  @property
-  def num_actions(self) -> int:
-    return sum(len(t.tokens) for t in self.turns if t.role == "assistant")
 
 
 @flax.struct.dataclass

@@ -1,6 +1,6 @@
 """Prompts with better and worse responses that were given, not sampled: preference data sets."""
 
-from collections.abc import Sequence
+import os
 
 from rljax import config
 from rljax.data import datasets, tasks
@@ -75,7 +75,7 @@ def _parts(prompt, chosen, rejected) -> tuple[str | list, list[str], list[str]]:
   if prompt is not None:
     return prompt, *responses
   texts = [text for side in responses for text in side]
-  at = _shared(texts).rfind(MARK) + len(MARK)
+  at = os.path.commonprefix(texts).rfind(MARK) + len(MARK)
   if at < len(MARK):
     raise datasets.BadRow(f"has no prompt, and its dialogues share nothing up to {MARK!r}")
   return texts[0][:at], *([text[at:] for text in side] for side in responses)
@@ -83,10 +83,3 @@ def _parts(prompt, chosen, rejected) -> tuple[str | list, list[str], list[str]]:
 
 def _messages(x) -> bool:
   return isinstance(x, list) and bool(x) and all(isinstance(m, dict) and "content" in m for m in x)
-
-
-def _shared(texts: Sequence[str]) -> str:
-  """The longest common beginning."""
-  low, high = min(texts), max(texts)
-  n = next((i for i, (a, b) in enumerate(zip(low, high)) if a != b), min(len(low), len(high)))
-  return low[:n]

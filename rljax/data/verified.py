@@ -103,8 +103,7 @@ def read(episode: Episode, text: str, template: str, tokenizer) -> Episode:
   before, mark, after = template.rpartition("{response}")
   if not mark or after:
     raise ValueError(f"the template {template!r} does not end with {{response}}")
-  prompt = "".join(t.text for t in episode.turns if t.role != "assistant")
-  shown = before.format(prompt=prompt, answer=episode.task.answer)
+  shown = before.format(prompt=episode.prompt, answer=episode.task.answer)
   turns = (types.Turn("user", tokenizer.encode(shown), text=shown),
            types.Turn("assistant", tokenizer.response(text), text=text))
   info = {k: v for k, v in episode.info.items() if k != "columns"}

@@ -74,7 +74,7 @@ def pointwise(episodes: Sequence[Episode], ctx: run.Context, *, role: str = "jud
   """
   if low >= high or votes < 1:
     raise config.ConfigError(f"judge: low < high and votes >= 1, not {low}, {high} and {votes}")
-  prompts = [_fill(template, prompt=_prompt(e), response=e.response, low=low, high=high)
+  prompts = [_fill(template, prompt=e.prompt, response=e.response, low=low, high=high)
              for e in episodes]
   texts = _ask(ctx, role, [p for p in prompts for _ in range(votes)], temperature, max_tokens)
   scores = np.array([read_score(t, low, high) for t in texts]).reshape(len(episodes), votes)
@@ -125,7 +125,7 @@ def win_rate(episodes: Sequence[Episode], ctx: run.Context, *, role: str = "judg
   out, count = np.zeros(len(episodes)), np.zeros(len(episodes))
   if not pairs:
     return np.full(len(episodes), np.nan)
-  wins = prefer([_prompt(e) for e in first], [e.response for e in first],
+  wins = prefer([e.prompt for e in first], [e.response for e in first],
                 [e.response for e in second], ctx, role=role, template=template,
                 both_orders=both_orders, temperature=temperature, max_tokens=max_tokens)
   for (a, b), row in zip(pairs, wins):
@@ -156,16 +156,12 @@ def against_random(episodes: Sequence[Episode], ctx: run.Context, *, role: str =
     rows += [i for i in members if i != ref]
     refs += [ref] * (len(members) - 1)
   if rows:
-    wins = prefer([_prompt(episodes[i]) for i in rows], [episodes[i].response for i in rows],
+    wins = prefer([episodes[i].prompt for i in rows], [episodes[i].response for i in rows],
                   [episodes[i].response for i in refs], ctx, role=role, template=template,
                   temperature=temperature, max_tokens=max_tokens)
     out[rows] = np.where((wins == 1).all(1), 1.0, -1.0)
     out[[i for i, w in zip(rows, wins) if np.isnan(w).all()]] = np.nan
   return out
-
-
-def _prompt(episode):
-  return "".join(t.text for t in episode.turns if t.role != "assistant")
 
 
 def _fill(template, **fields):

@@ -67,9 +67,4 @@ def _ids(episode, ctx, template, answer_only):
   if not mark:
     return None
   return ctx.tokenizer.encode(template.format(
-      prompt=prompt_of(episode), response=after, answer=episode.task.answer))
-
-
-def prompt_of(episode: Episode) -> str:
-  """Everything in the episode that the assistant did not say."""
-  return "".join(t.text for t in episode.turns if t.role != "assistant")
+      prompt=episode.prompt, response=after, answer=episode.task.answer))

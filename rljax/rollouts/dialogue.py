@@ -29,7 +29,7 @@ class Said:
   handle: None = None
 
 
-class Dialogue:
+class Dialogue(types.Transcript):
   """What one role has read and said so far.
 
   Attributes:

@@ -58,7 +58,7 @@ def tree(samplers: Mapping, tasks: Sequence[types.Task], key, *, depth: int = 3,
 
 def _widest(frontier, width, value, key):
   """The best `width` nodes of every task, in their order."""
-  texts = ["".join(t.text for t in d.turns if t.role == "assistant") for d in frontier]
+  texts = [d.response for d in frontier]
   values = value([d.task for d in frontier], texts) if value and frontier else [0.0] * len(texts)
   chance = rng.integers(key, [d.seed for d in frontier])
   ranked = sorted(range(len(frontier)), key=lambda i: (-float(values[i]), chance[i]))

@@ -70,8 +70,8 @@ class Engine:
                mesh: Mesh | None = None):
     if mesh is not None and mesh.size > 1:  # each device works alone on its own slots
       policy = dataclasses.replace(policy, layout=None)
-    self._device0 = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-    if self._device0.platform == "cpu":
+    self._first_device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    if self._first_device.platform == "cpu":
       policy = dataclasses.replace(
           policy, cfg=dataclasses.replace(policy.cfg, decode_rows=DECODE_ROWS))
     self.policy, self.stop_ids = policy, tuple(sorted(stop_ids))
@@ -184,7 +184,7 @@ class Engine:
     self._empty = jax.jit(lambda: build(first), out_shardings=self._held)
     bind = lambda fn, **static: functools.partial(fn, self.policy, **static)
     # Enough tokens to keep the device busy, few enough not to waste a pass on two new prompts.
-    block = 128 if self._device0.platform == "cpu" else 1024
+    block = 128 if self._first_device.platform == "cpu" else 1024
     self._prefill = jit(bind(slots_lib.prefill, block=block), whole, specs, rows, whole)
     self._extend = jit(bind(slots_lib.extend, block=block), whole, specs, rows, whole)
     self._chunks = {
@@ -207,7 +207,7 @@ class Engine:
     Heads lie over "tensor" where they divide. A TPU writes new tokens in place only where positions
     lie outside heads; in the default layout each program would copy the whole cache, twice.
     """
-    mesh, heads, device = self._given_mesh, self.policy.cfg.kv_heads, self._device0
+    mesh, heads, device = self._given_mesh, self.policy.cfg.kv_heads, self._first_device
     split = 1 if mesh is None or heads % mesh.shape["tensor"] else mesh.shape["tensor"]
     if mesh is not None:
       specs = specs.replace(cache=jax.tree.map(

@@ -130,8 +130,7 @@ def _over_blocks(orders: Orders, slots: Slots, size: int, read) -> tuple[Slots, 
 
 def prefill(policy, params: PyTree, slots: Slots, orders: Orders, key: Array, *,
             block: int) -> Slots:
-  """Reads the prompts, about `block` tokens in a pass, and starts a response in every ordered slot.
-  """
+  """Reads the prompts, about `block` tokens at a time, and starts a response in every slot."""
   S, P = slots.context_S.shape[0], orders.tokens_RP.shape[1]
   size = _block(orders, block)
   fresh_A = (orders.source_A < 0) & (orders.slot_A < S)

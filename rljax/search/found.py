@@ -26,16 +26,6 @@ def at(found: Sequence[Found], budget: int) -> str | None:
   return texts[-1] if texts else None
 
 
-def said(d: dialogue.Dialogue) -> str:
-  """Everything the policy has said in it."""
-  return "".join(t.text for t in d.turns if t.role == "assistant")
-
-
-def length(d: dialogue.Dialogue) -> int:
-  """Tokens of the policy in it."""
-  return sum(len(t.tokens) for t in d.turns if t.role == "assistant")
-
-
 def confidence(d: dialogue.Dialogue) -> float:
   """The mean probability of its tokens, exp(mean log p); 0 for none."""
   logp = [t.logp for t in d.turns if t.role == "assistant" and t.logp is not None and len(t.logp)]

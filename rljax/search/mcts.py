@@ -109,7 +109,7 @@ def grow(samplers: Mapping, tasks: Sequence[types.Task], key, *, budget: int,
       t.iterations += 1
       ended = [n for n in leaf.children.values() if n.ended and n.value >= accept]
       t.accepted = max(ended, key=lambda n: n.value, default=None)
-      t.found.append(Found(t.tokens, found_lib.said(t.best().dialogue)))
+      t.found.append(Found(t.tokens, t.best().dialogue.response))
   for t in trees:
     for node in t.root.walk():
       node.dialogue.release()
@@ -153,13 +153,13 @@ class _Play:
 
   def _advance(self, trees, nodes, **settings):
     """One step of each node's dialogue, paid by its tree."""
-    before = [found_lib.length(n.dialogue) for n in nodes]
+    before = [n.dialogue.num_actions for n in nodes]
     texts = dialogue.advance(
         [n.dialogue for n in nodes], rng.fold(self._key, "step", self._calls), stop=self._stop,
         turn_tokens=self._step_tokens, settings={**self._settings, **settings})
     self._calls += 1
     for t, n, had in zip(trees, nodes, before):
-      t.tokens += found_lib.length(n.dialogue) - had
+      t.tokens += n.dialogue.num_actions - had
       steps = sum(turn.role == "assistant" for turn in n.dialogue.turns)
       if n.dialogue.ended == dialogue.EOS:
         n.dialogue.end(types.STOP)
@@ -170,7 +170,7 @@ class _Play:
   def _values(self, nodes) -> np.ndarray:
     if not nodes:
       return np.zeros(0)
-    texts = [found_lib.said(n.dialogue) for n in nodes]
+    texts = [n.dialogue.response for n in nodes]
     said = self._value([n.dialogue.task for n in nodes], texts)
     return np.clip(np.nan_to_num(np.asarray(said, float)), 0.0, 1.0)
 
@@ -233,7 +233,7 @@ def process_values(root: Node, correct) -> dict[Node, float]:
     reach = [measure(c) for c in node.children.values()]
     reach = [r + 1 for r in reach if r is not None]
     if not node.children and node.ended and node.parent and correct(
-        node.dialogue.task, found_lib.said(node.dialogue)):
+        node.dialogue.task, node.dialogue.response):
       reach.append(1)
     if reach:
       distance[node] = min(reach)

@@ -27,7 +27,7 @@ def best_of_n(samplers: Mapping, tasks: Sequence[types.Task], key, *, budget: in
   """
   def choose(task, candidates):
     values = (list(map(found_lib.confidence, candidates)) if value is None else
-              value([task] * len(candidates), list(map(found_lib.said, candidates))))
+              value([task] * len(candidates), [c.response for c in candidates]))
     best = np.maximum.accumulate(np.asarray(values, float))
     return [int(np.argmax(values[:n + 1])) for n in range(len(best))]
   return _over(samplers[role], tasks, key, budget, settings, choose)
@@ -47,7 +47,7 @@ def vote(samplers: Mapping, tasks: Sequence[types.Task], key, *, budget: int,
   answer = answer or (lambda text: verify.final_answer(text)[0])
 
   def choose(task, candidates):
-    texts = list(map(found_lib.said, candidates))
+    texts = [c.response for c in candidates]
     weights = value([task] * len(texts), texts) if value else [1.0] * len(texts)
     votes: dict[str, float] = {}
     first: dict[str, int] = {}
@@ -77,12 +77,12 @@ def _over(sampler, tasks, key, budget, settings, choose):
     for d in new:
       d.release()
       candidates[d.group].append(d)
-      spent[d.group] += max(found_lib.length(d), 1)
+      spent[d.group] += max(d.num_actions, 1)
     more = max(map(len, candidates))
   out = []
   for task, made in zip(tasks, candidates):
-    tokens = np.cumsum([found_lib.length(d) for d in made])
-    out.append([Found(int(t), found_lib.said(made[c])) for t, c in zip(tokens, choose(task, made))])
+    tokens = np.cumsum([d.num_actions for d in made])
+    out.append([Found(int(t), made[c].response) for t, c in zip(tokens, choose(task, made))])
   return out
 
 

@@ -73,6 +73,12 @@ class Run:
   scorer: roles_lib.Scorer
   updates: dict[str, Update]
 
+  def problems(self, tasks, limit: int = 0) -> tuple[list, list]:
+    """The first `limit` tasks (0 = all), and those of them whose prompts fit."""
+    some = [tasks[i] for i in range(min(limit or len(tasks), len(tasks)))]
+    most = self.config.limits.prompt
+    return some, [t for t in some if len(self.tokenizer.render(t.prompt)) <= most]
+
 
 def build(config, *, devices=None) -> Run:
   """Binds every leaf, checks what belongs together, and makes the jitted functions.

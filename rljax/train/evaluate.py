@@ -146,14 +146,12 @@ def run(spec: str, workdir: str, overrides: Mapping, *, searches: Sequence[str],
   sets = loaded.evals
   if not sets or (problems and problems not in sets):
     raise ConfigError(f"--problems: there is no set {problems!r}; there is: {', '.join(sets)}")
-  tasks = sets[problems or next(iter(sets))]
-  fitting = [t for t in (tasks[i] for i in range(min(limit or len(tasks), len(tasks))))
-             if len(loaded.tokenizer.render(t.prompt)) <= loaded.config.limits.prompt]
+  asked, fitting = loaded.problems(sets[problems or next(iter(sets))], limit)
   found = curves(loaded, fitting, searches, budget, value=value, seed=seed,
                  settings={"temperature": temperature, "greedy": False})
   os.makedirs(out, exist_ok=True)
   with open(os.path.join(out, "search.json"), "w") as f:
-    json.dump({"problems": len(fitting), "seed": seed, "value": value, "searches": found}, f,
-              indent=2)
+    json.dump({"problems": len(fitting), "long_prompt": len(asked) - len(fitting), "seed": seed,
+               "value": value, "searches": found}, f, indent=2)
   draw(found, os.path.join(out, "search.png"))
   return table(found)

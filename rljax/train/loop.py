@@ -233,10 +233,7 @@ class Loop:
   def _evaluate(self, step, name, tasks) -> dict[str, float]:
     """Samples every problem of one set with the same noise each time; logs the episodes."""
     c = self.config.eval
-    n = min(c.limit or len(tasks), len(tasks))
-    problems = [tasks[i] for i in range(n)]
-    fitting = [t for t in problems
-               if len(self.r.tokenizer.render(t.prompt)) <= self.config.limits.prompt]
+    problems, fitting = self.r.problems(tasks, c.limit)
     if not fitting:
       raise config_lib.ConfigError(f"config.evals.{name}: no problem has a prompt that fits")
     key = rng.key(self.config.seed, "eval", name)

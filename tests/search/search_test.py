@@ -82,7 +82,7 @@ def test_a_tree_finds_what_single_samples_miss():
     for node in t.root.walk():
       kids = node.children.values()
       assert node.visits >= sum(c.visits for c in kids)
-      assert len({found.said(c.dialogue) for c in kids}) == len(kids)
+      assert len({c.dialogue.response for c in kids}) == len(kids)
   assert not sampler.held
   again = mcts.mcts({"policy": fake.Sampler(spell)}, [TASK], KEY, budget=200, value=prefix, depth=3,
                     branch=4, step_tokens=4)
@@ -118,7 +118,7 @@ def test_selection_is_uct():
   assert mcts._select(root, 0.7, KEY) is root.children["c"]
 
 
-class Ended:
+class Ended(types.Transcript):
   """A dialogue that has ended, for trees made by hand."""
 
   def __init__(self, text):
