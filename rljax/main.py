@@ -139,7 +139,7 @@ def evaluate(argv: list[str] | None = None) -> int:
   parser.add_argument("--workdir", default="", help="run folder: its newest checkpoint")
   parser.add_argument("--config", default="", metavar="FILE[:name,...]",
                       help="without a run: the weights its roles begin with")
-  parser.add_argument("--search", default="best_of_n,vote", help="best_of_n, vote, mcts")
+  parser.add_argument("--search", default="best_of_n,vote", help="best_of_n, vote, beam, mcts")
   parser.add_argument("--budget", type=int, default=4096, help="generated tokens per problem")
   parser.add_argument("--problems", default="", help="one of the config's evals; default the first")
   parser.add_argument("--limit", type=int, default=0, help="problems; 0 = all")

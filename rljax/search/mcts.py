@@ -9,6 +9,7 @@ import numpy as np
 from rljax import rng, types
 from rljax.rollouts import dialogue
 from rljax.search import found as found_lib
+from rljax.search import steps as steps_lib
 
 Found = found_lib.Found
 
@@ -92,10 +93,10 @@ def grow(samplers: Mapping, tasks: Sequence[types.Task], key, *, budget: int,
     Trees in the order of the tasks; nothing of them is held by the sampler.
   """
   sampler = samplers[role]
-  step_tokens = step_tokens or max(sampler.limits["response"] // depth, 1)
   trees = [Tree(Node(dialogue.Dialogue(sampler, task, sample=0, group=i)), i)
            for i, task in enumerate(tasks)]
-  play = _Play(key, value, depth, stop, step_tokens, settings)
+  play = _Play(steps_lib.Steps(sampler, key, value, depth=depth, stop=stop, step_tokens=step_tokens,
+                               settings=settings))
   while True:
     open_ = [t for t in trees if not t.accepted and t.tokens < budget and not t.root.closed]
     if not open_:
@@ -146,33 +147,18 @@ def _back(leaf: Node, tries: int) -> None:
 class _Play:
   """Steps of many trees in one call of the sampler each."""
 
-  def __init__(self, key, value, depth, stop, step_tokens, settings):
-    self._key, self._value, self._depth = key, value, depth
-    self._stop, self._step_tokens, self._settings = stop, step_tokens, dict(settings or {})
-    self._calls = 0
+  def __init__(self, steps: steps_lib.Steps):
+    self._steps = steps
 
   def _advance(self, trees, nodes, **settings):
     """One step of each node's dialogue, paid by its tree."""
-    before = [n.dialogue.num_actions for n in nodes]
-    texts = dialogue.advance(
-        [n.dialogue for n in nodes], rng.fold(self._key, "step", self._calls), stop=self._stop,
-        turn_tokens=self._step_tokens, settings={**self._settings, **settings})
-    self._calls += 1
-    for t, n, had in zip(trees, nodes, before):
-      t.tokens += n.dialogue.num_actions - had
-      steps = sum(turn.role == "assistant" for turn in n.dialogue.turns)
-      if n.dialogue.ended == dialogue.EOS:
-        n.dialogue.end(types.STOP)
-      elif steps >= self._depth or not n.dialogue.left["response"]:
-        n.dialogue.end(types.LENGTH)
+    texts, spent = self._steps.advance([n.dialogue for n in nodes], **settings)
+    for t, tokens in zip(trees, spent):
+      t.tokens += tokens
     return texts
 
   def _values(self, nodes) -> np.ndarray:
-    if not nodes:
-      return np.zeros(0)
-    texts = [n.dialogue.response for n in nodes]
-    said = self._value([n.dialogue.task for n in nodes], texts)
-    return np.clip(np.nan_to_num(np.asarray(said, float)), 0.0, 1.0)
+    return self._steps.values([n.dialogue for n in nodes])
 
   def expand(self, trees, leaves, branch) -> None:
     owners, made = [], []

@@ -28,8 +28,7 @@ def best_of_n(samplers: Mapping, tasks: Sequence[types.Task], key, *, budget: in
   def choose(task, candidates):
     values = (list(map(found_lib.confidence, candidates)) if value is None else
               value([task] * len(candidates), [c.response for c in candidates]))
-    best = np.maximum.accumulate(np.asarray(values, float))
-    return [int(np.argmax(values[:n + 1])) for n in range(len(best))]
+    return [int(np.argmax(values[:n + 1])) for n in range(len(values))]
   return _over(samplers[role], tasks, key, budget, settings, choose)
 
 

@@ -9,14 +9,15 @@ import numpy as np
 from rljax import config as config_lib
 from rljax import rng, types
 from rljax.rewards import run as rewards_lib
+from rljax.search import beam, mcts, sample
 from rljax.search import found as found_lib
-from rljax.search import mcts, sample
 from rljax.train import build, export
 
 ConfigError = config_lib.ConfigError
 
 SEARCHES: dict[str, Callable] = {
-    "best_of_n": sample.best_of_n, "vote": sample.vote, "mcts": mcts.mcts}
+    "best_of_n": sample.best_of_n, "vote": sample.vote, "beam": beam.beam, "mcts": mcts.mcts}
+GUIDED = ("beam", "mcts")  # these need a value: the likelihood, where none is named
 
 
 def load(spec: str, workdir: str, overrides: Mapping) -> build.Run:
@@ -79,7 +80,7 @@ def curves(run: build.Run, tasks: Sequence[types.Task], searches: Sequence[str],
   points = [budget >> k for k in range(budget.bit_length())][::-1]
   out = {}
   for name in searches:
-    judge = value_of(run, value) if value or name == "mcts" else None
+    judge = value_of(run, value) if value or name in GUIDED else None
     found = SEARCHES[name](run.samplers, tasks, rng.key(seed, "search", name), budget=budget,
                            value=judge, settings=settings)
     texts = {(i, f.text) for i, one in enumerate(found) for f in one}

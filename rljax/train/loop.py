@@ -1,5 +1,6 @@
 """The loop: tasks -> rollout -> rewards -> select -> updates, with checkpoints and a run folder."""
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -105,7 +106,7 @@ class Loop:
     episodes, more = rewards_lib.score_all(
         episodes, self.r.rewards, self.r.reward_weights, self._context(step),
         deadline=self.config.reward_deadline)
-    faults = {**faults, **more}
+    faults.update(more)
     self._note_faults(faults)
     if step == 0:
       self._preflight(episodes, faults, len(indices))
@@ -122,7 +123,7 @@ class Loop:
     clock.lap("reward")
     # All are prepared before any weight moves, so that critic and policy read the same values.
     batches, more = self._batches(step, chosen)
-    faults = {**faults, **more}
+    faults.update(more)
     for name, update in self.r.updates.items():
       if name not in batches:
         continue
@@ -170,7 +171,7 @@ class Loop:
     indices, tasks, skipped = self._draw()
     key = rng.key(self.config.seed, "rollout", step)
     episodes = self.r.rollout(self.r.samplers, tasks, key)
-    return episodes, indices, {"long_prompt": skipped} if skipped else {}
+    return episodes, indices, collections.Counter({"long_prompt": skipped} if skipped else {})
 
   def _context(self, step) -> rewards_lib.Context:
     def sample(role, prompts, seeds, **settings):

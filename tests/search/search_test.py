@@ -8,7 +8,7 @@ import pytest
 
 from rljax import types
 from rljax.evals import pass_at_k
-from rljax.search import found, mcts, sample
+from rljax.search import beam, found, mcts, sample
 from tests.rollouts import fake
 
 KEY = jax.random.key(0)
@@ -145,3 +145,18 @@ def test_process_values_by_hand():
   below = chain(wrong, "deeper")  # m is inherited, the value sinks on
   assert mcts.process_values(root, right)[below] == pytest.approx(max(0, 1 / 9 - (8 / 9) / 3))
   assert mcts.process_values(chain(mcts.Node(Ended("")), "no").parent, right) == {}
+
+
+def test_a_beam_keeps_the_best_and_begins_again():
+  sampler, tasks = fake.Sampler(spell), [TASK, types.Task("u", "go:")]
+  found_ = beam.beam({"policy": sampler}, tasks, KEY, budget=60, value=prefix, width=1, branch=4,
+                     depth=3, step_tokens=4)
+  for one in found_:
+    assert [f.text for f in one[:3]] == ["a\n", "a\nb\n", "a\nb\nc"]
+    assert {f.text for f in one[3:]} == {"a\nb\nc"}  # an ended answer stays the answer
+    assert len(one) > 3 and one[-2].tokens < 60 <= one[-1].tokens
+  assert not sampler.held
+  low = lambda tasks, texts: [-prefix([None], [t])[0] for t in texts]  # all are clipped to 0
+  wide = beam.beam({"policy": sampler}, [TASK], KEY, budget=1, value=low, width=8, branch=8, depth=3,
+                   step_tokens=4)
+  assert len(wide[0]) == 1 and wide[0][0].tokens == 16 and not sampler.held
