@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install install-test quickstart test lint bench soak clean
+.PHONY: help install install-test quickstart test test-slow lint bench soak clean
 
 help:
 	@echo "make quickstart   train a tiny language model with GRPO, from nothing, on this machine"
-	@echo "make test         all tests (sets up $(VENV) first)"
+	@echo "make test         the tests (sets up $(VENV) first)"
+	@echo "make test-slow    those that take long: kills, devices, every config run"
 	@echo "make install      $(VENV) with rljax in it; PYTHON=python3.12 chooses the interpreter"
 	@echo "make lint | bench | soak | clean"
 
@@ -31,7 +32,10 @@ quickstart: install
 	$(BIN)/rljax-train --config configs/quickstart.py --workdir runs/quickstart
 
 test: install-test
-	$(BIN)/python -m pytest tests -n 2 --dist loadscope --durations=10
+	$(BIN)/python -m pytest tests -m "not slow" -n 2 --dist loadscope --durations=10
+
+test-slow: install-test
+	$(BIN)/python -m pytest tests -m slow -n 2 --dist worksteal --durations=10
 
 lint: install-test
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from rljax.train import build, loop
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py"))
+QUICK = ("configs/quickstart.py", "configs/reward_model.py")  # run by `make test`, too
 PAPERS = [f for f in FILES if f.startswith("configs/papers/")]
 DATA = str(ROOT / "tests/data/fixtures/word_problems.jsonl")
 FILES_OF = {"rewritten": "rewritten.jsonl", "comparisons": "comparisons.jsonl"}  # others: DATA
@@ -151,7 +152,8 @@ def test_docstring_has_a_link_and_the_command(path):
   assert (ROOT / path).read_text().count("\n") < 120
 
 
-@pytest.mark.parametrize("path", FILES)
+@pytest.mark.parametrize("path", [
+    f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in FILES])
 def test_runlocal_runs_a_step_and_resumes_for_another(path, tmp_path):
   for steps in (1, 2):
     config = with_data(config_lib.load(path + ":runlocal", {"steps": steps}))

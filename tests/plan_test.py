@@ -65,6 +65,7 @@ def plans():
           "cpu": plan.plan(toy(), *plan.local_devices("cpu"), tries=1)}
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_it_takes(plans):
   result = json.loads(json.dumps(plans["tpu"]))
   assert list(result["steps"]) == ["prefill", "decode", "score", "train"] and result["fits"]
@@ -79,6 +80,7 @@ def test_a_plan_says_what_it_takes(plans):
   assert all(name in table for name in ("prefill", "decode", "score", "train"))
 
 
+@pytest.mark.slow
 def test_the_largest_batch_is_one_that_was_compiled(plans):
   largest = plans["cpu"]["steps"]["train"]["largest"]
   assert largest["batch"] > plans["cpu"]["steps"]["train"]["batch"]
@@ -87,6 +89,7 @@ def test_the_largest_batch_is_one_that_was_compiled(plans):
     assert largest["fails_at"] > largest["batch"]
 
 
+@pytest.mark.slow
 def test_it_agrees_with_the_compiler_that_runs_here(plans):
   """Weights and optimizer state to 1 %; the peak of the train step within a factor of 2.5 (a TPU
   pads layouts to tiles, and fuses more: it needs less)."""

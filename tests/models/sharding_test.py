@@ -23,6 +23,7 @@ def gaps():
   return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["dense", "experts"])
 @pytest.mark.parametrize("layout, part", [
     ("fsdp 1", 1 / 8), ("fsdp_tp 2", 1 / 8), ("fsdp_tp 4", 1 / 8), ("sampler 4", 1 / 4)])
@@ -33,6 +34,7 @@ def test_loss_gradients_and_decoding_equal_one_device(gaps, model, layout, part)
     assert found[what] < 1e-5, (what, found)
 
 
+@pytest.mark.slow
 def test_an_axis_that_does_not_divide_is_whole_and_listed(gaps):
   assert gaps["dense fsdp_tp 4"]["whole"] == ["kv_heads=2 over tensor=4"]
   assert gaps["dense fsdp_tp 2"]["whole"] == []

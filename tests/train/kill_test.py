@@ -87,6 +87,7 @@ def kills(request):
   return request.config.getoption("--kills")
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path, kills):
   cache, whole, broken = (str(tmp_path / n) for n in ("cache", "whole", "broken"))
   finish(whole, cache)

@@ -225,6 +225,7 @@ def test_unwritable_workdir(tmp_path, capfd):
   assert "cannot write" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_debugging_without_jit(tmp_path):
   """The whole loop runs op by op under JAX_DISABLE_JIT=1."""
   env = {**os.environ, "JAX_DISABLE_JIT": "1", "JAX_PLATFORMS": "cpu"}
