@@ -113,11 +113,11 @@ class Loop:
         self.host["curriculum"], indices, curriculum.by_task(
             indices, [e.group for e in episodes],
             [e.scores.get("reward", float("nan")) for e in episodes]))
-    scalars = _episode_scalars(episodes)
+    episodes, remembered, more = self._remember(step, episodes)
+    faults = {**faults, **more}
+    scalars = {**_episode_scalars(episodes), **remembered}
     scalars.update({f"curriculum/{k}": v for k, v in self.r.curriculum.metrics(
         self.host["curriculum"]).items()})
-    for name, memory in self.r.memories.items():
-      self.host["memories"][name], episodes = memory.update(self.host["memories"][name], episodes)
     chosen = self.r.select(episodes) if self.r.select else episodes
     clock.lap("reward")
     # All are prepared before any weight moves, so that critic and policy read the same values.
@@ -180,6 +180,15 @@ class Loop:
     return rewards_lib.Context(step, self.config.seed, self.r.tokenizer, sample=sample,
                                score=ask.score, value=ask.value, uniform_kl=ask.uniform_kl)
 
+  def _remember(self, step, episodes) -> tuple[list, dict[str, float], dict[str, int]]:
+    """The episodes as the memories change them, the memories' metrics, and what went wrong."""
+    states, ctx, scalars = self.host["memories"], self._context(step), {}
+    for name, memory in self.r.memories.items():
+      states[name], episodes = memory.update(states[name], episodes, ctx)
+      scalars.update({f"{name}/{k}": v for k, v in memory.metrics(states[name]).items()})
+    self._note_faults(ctx.faults)
+    return episodes, scalars, dict(ctx.faults)
+
   def _batches(self, step, episodes) -> tuple[dict[str, types.Batch], dict[str, int]]:
     """The batch of every update that is due, and what went wrong while deriving their episodes."""
     out, ctx = {}, self._context(step)
@@ -220,7 +229,7 @@ class Loop:
           piece = update.slice(batch, order, part) if update.slice else batch
           roles.states[owner], metrics = update.step(roles.states[owner], piece, base)
           collected.append(metrics)
-      roles.follow(update.role)
+      roles.follow(update.role, step)
     total = functools.reduce(types.merge_metrics, jax.device_get(collected))
     return {k: float(m.compute()) for k, m in total.items()}
 
