@@ -112,4 +112,5 @@ def log_sigmoid(r_B: np.ndarray, refs_BM: np.ndarray, stats: Stats, *, quantile:
 
   https://arxiv.org/abs/2402.00742, as -softplus(q - r).
   """
-  return -np.logaddexp(0.0, np.quantile(refs_BM, quantile, axis=1) - r_B)
+  with np.errstate(invalid="ignore"):  # NaN in, NaN out
+    return -np.logaddexp(0.0, np.quantile(refs_BM, quantile, axis=1) - r_B)

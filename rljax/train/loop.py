@@ -105,7 +105,8 @@ class Loop:
     episodes, more = rewards_lib.score_all(
         episodes, self.r.rewards, self.r.reward_weights, self._context(step),
         deadline=self.config.reward_deadline)
-    faults = {**faults, **more}
+    episodes, remembered, odd = self._remember(step, episodes)
+    faults = {**faults, **more, **odd}
     self._note_faults(faults)
     if step == 0:
       self._preflight(episodes, faults, len(indices))
@@ -113,8 +114,6 @@ class Loop:
         self.host["curriculum"], indices, curriculum.by_task(
             indices, [e.group for e in episodes],
             [e.scores.get("reward", float("nan")) for e in episodes]))
-    episodes, remembered, more = self._remember(step, episodes)
-    faults = {**faults, **more}
     scalars = {**_episode_scalars(episodes), **remembered}
     scalars.update({f"curriculum/{k}": v for k, v in self.r.curriculum.metrics(
         self.host["curriculum"]).items()})
@@ -128,6 +127,7 @@ class Loop:
         continue
       prefix = "" if len(self.r.updates) == 1 else f"{name}/"
       metrics = self._update(step, name, update, batches.pop(name))
+      self.r.roles.follow(update.role, step)
       scalars.update({prefix + k: v for k, v in metrics.items()})
     clock.lap("update")
     self.log.episodes(step, episodes)
@@ -186,10 +186,9 @@ class Loop:
     for name, memory in self.r.memories.items():
       states[name], episodes = memory.update(states[name], episodes, ctx)
       scalars.update({f"{name}/{k}": v for k, v in memory.metrics(states[name]).items()})
-    self._note_faults(ctx.faults)
     return episodes, scalars, dict(ctx.faults)
 
-  def _batches(self, step, episodes) -> tuple[dict[str, types.Batch], dict[str, int]]:
+  def _batches(self, step, episodes) -> tuple[dict[str, types.Batch | None], dict[str, int]]:
     """The batch of every update that is due, and what went wrong while deriving their episodes."""
     out, ctx = {}, self._context(step)
     for name, update in self.r.updates.items():
@@ -199,11 +198,14 @@ class Loop:
     self._note_faults(ctx.faults)
     return out, dict(ctx.faults)
 
-  def _prepare(self, update, episodes) -> types.Batch:
-    """The batch of an update on the devices, with all that the current weights say about it."""
+  def _prepare(self, update, episodes) -> types.Batch | None:
+    """The batch of an update on the devices, with all that the current weights say about it; None
+    if there is no episode to train on."""
     roles = self.r.roles
     if update.speaker:
       episodes = [e for e in episodes if e.info.get("role", "policy") == update.speaker]
+    if not episodes:
+      return None
     host_batch = collate.collate(episodes, shapes=update.shapes, pad_id=self.r.tokenizer.pad_id,
                                  discount=update.discount)
     if update.pack is not None:
@@ -216,6 +218,8 @@ class Loop:
       return update.prepare(roles.params(update.role), ref, batch, value)
 
   def _update(self, step, name, update, batch) -> dict[str, float]:
+    if batch is None:
+      return {"update/skipped": 1.0}
     roles, owner = self.r.roles, self.r.roles.owner(update.role)
     base = roles.base(owner)
     collected = []
@@ -229,7 +233,6 @@ class Loop:
           piece = update.slice(batch, order, part) if update.slice else batch
           roles.states[owner], metrics = update.step(roles.states[owner], piece, base)
           collected.append(metrics)
-      roles.follow(update.role, step)
     total = functools.reduce(types.merge_metrics, jax.device_get(collected))
     return {k: float(m.compute()) for k, m in total.items()}
 
@@ -383,11 +386,9 @@ class _Clock:
 
 
 class _Null:
-  def write(self, text):
-    pass
+  def write(self, text): ...
 
-  def flush(self):
-    pass
+  def flush(self): ...
 
 
 def read_result(workdir: str) -> dict | None:

@@ -26,4 +26,4 @@ def test_by_hand():
   assert "win_rate" not in alone and alone["score"] == pytest.approx(11 / 7)
   assert scores.measure(episodes(([1.0], [1.0]), status=types.ERROR), 1, None, score="q") == {
       "unscored": 2.0}
-  assert scores.measure(found, 3, None)["unscored"] == 7  # no such score
+  assert scores.measure(found, 3, None)["unscored"] == 8  # no such score

@@ -48,13 +48,17 @@ def batch_of(kinds, rates, valid, ref_logits):
                      extras={"win_rate": np.asarray(rates, np.float32)})
 
 
-def iterate(objective, *, rounds, seed, groups=40, K=5, fits=30, lr=0.5):
+def iterate(objective, *, rounds, seed, groups=40, K=5, fits=300, lr=0.5):
   """Mixture of the iterates: each round K responses a group, best and worst by win rate, a fit."""
   def loss(logits, kinds, batch):
     logp_BT = jax.nn.log_softmax(logits)[kinds][:, None]
     out = objective(types.TokenStats(logp_BT), batch)
     return out.total / jnp.maximum(out.weight, 1.0)
-  slope = jax.jit(jax.grad(loss))
+
+  @jax.jit
+  def fit(logits, kinds, batch):
+    step = lambda _, x: x - lr * jax.grad(loss)(x, kinds, batch)
+    return jax.lax.fori_loop(0, fits, step, logits)
   draws, logits, iterates = np.random.default_rng(seed), np.zeros(5, np.float32), []
   for _ in range(rounds):
     iterates.append(softmax(logits.astype(float)))
@@ -65,10 +69,7 @@ def iterate(objective, *, rounds, seed, groups=40, K=5, fits=30, lr=0.5):
       kinds, rates = [*kinds, said[a], said[b]], [*rates, w[a], w[b]]
       valid += 2 * [float(w[a] > w[b])]
     kinds = np.array(kinds)
-    batch, new = batch_of(kinds, rates, valid, logits), jnp.asarray(logits)
-    for _ in range(fits):
-      new = new - lr * slope(new, kinds, batch)
-    logits = np.asarray(new)
+    logits = np.asarray(fit(logits, kinds, batch_of(kinds, rates, valid, logits)))
   return np.mean(iterates, axis=0)
 
 

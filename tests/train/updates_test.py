@@ -38,6 +38,15 @@ def test_an_update_trains_on_what_it_derives(tmp_path):
       jax.tree.leaves(a.params), jax.tree.leaves(b.params)))
 
 
+def test_without_an_episode_an_update_is_skipped_and_counted(tmp_path):
+  """An objective may read columns that only episodes bring; followers keep their cadence."""
+  state, rows, result = run(
+      tmp_path, select=fn("rljax.data.pairs:best_worst", min_chosen=99.0), steps=2,
+      updates__policy__objective=fn("rljax.objectives.preference:sppo"))
+  assert [r["update/skipped"] for r in rows[:2]] == [1.0, 1.0] and result["skipped_updates"] == 2
+  assert int(state.step) == 0 and "loss/total" not in rows[0]
+
+
 def test_a_copy_follows_at_its_own_cadence(tmp_path):
   """decay=0, every=3: the policy as it was after the steps 2 and 5, whatever the updates do."""
   def after(steps):
