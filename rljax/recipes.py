@@ -59,7 +59,7 @@ def _base() -> ml_collections.ConfigDict:
 
 
 def role(model=None, init=None, *, head=None, lora=None, train: bool = True, shares: str = "",
-         follow: str = "", decay: float = 0.99) -> ml_collections.ConfigDict:
+         follow: str = "", decay: float = 0.99, every: int = 1) -> ml_collections.ConfigDict:
   """A named model.
 
   Args:
@@ -70,13 +70,15 @@ def role(model=None, init=None, *, head=None, lora=None, train: bool = True, sha
       names, which stay as they are: one base may serve several roles.
     train: it gets an optimizer (that of the update which names it).
     shares: the role whose weights it uses instead of its own.
-    follow, decay: an exponential moving average of that role's weights.
+    follow, decay, every: an exponential moving average of that role's weights, moved after every
+      so many-th step; decay=0 copies them: the policy at the beginning of each iteration.
   """
   c = ml_collections.ConfigDict()
   c.model = model
   c.init = init
   c.head, c.lora = head, lora
-  c.train, c.shares, c.follow, c.decay = train, shares, follow, decay
+  c.train, c.shares = train, shares
+  c.follow, c.decay, c.every = follow, decay, every
   return c
 
 

@@ -18,7 +18,7 @@ QUICK = ("configs/quickstart.py", "configs/reward_model.py")  # run by `make tes
 PAPERS = [f for f in FILES if f.startswith("configs/papers/")]
 DATA = str(ROOT / "tests/data/fixtures/word_problems.jsonl")
 FILES_OF = {"rewritten": "rewritten.jsonl", "comparisons": "comparisons.jsonl"}  # others: DATA
-COLUMNS = {"reference", "baseline_B", "seat_B", "guided_B"}  # that some rollout or memory adds
+COLUMNS = {"reference", "baseline_B", "seat_B", "guided_B", "win_rate"}  # that some slot adds
 
 # config.json of the models that papers name, without which nothing can be traced at their size.
 _QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu",
@@ -39,6 +39,17 @@ MODELS = {
         **_QWEN, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128,
         "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288,
         "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8},
+    "mistralai/Mistral-7B-Instruct-v0.2": {
+        "architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu",
+        "rms_norm_eps": 1e-5, "rope_theta": 1e6, "tie_word_embeddings": False,
+        "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8},
+    "google/gemma-2-2b": {
+        "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "head_dim": 256,
+        "hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6, "vocab_size": 256000,
+        "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "query_pre_attn_scalar": 256,
+        "sliding_window": 4096},
     "meta-llama/Llama-3.2-3B-Instruct": {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
         "rms_norm_eps": 1e-5, "rope_theta": 5e5, "tie_word_embeddings": True, "head_dim": 128,
@@ -102,7 +113,8 @@ def trace(run):
         tuple(sizes[n] for n in x.shape), x.dtype), small)
     owner = run.roles.owner(update.role)
     ref = params[run.roles.owner(update.ref)] if update.ref else None
-    batch = jax.eval_shape(update.prepare, params[owner], ref, batch)
+    value = params[run.roles.owner(update.value)] if update.value else None
+    batch = jax.eval_shape(update.prepare, params[owner], ref, batch, value)
     if update.slice:
       order = jax.ShapeDtypeStruct((update.shapes.B,), np.int32)
       batch = jax.eval_shape(update.slice, batch, order, jax.ShapeDtypeStruct((), np.int32))

@@ -11,9 +11,9 @@ MARK = "\n\nAssistant:"  # what the last response of an hh-rlhf transcript stand
 
 def comparisons(*, path: str = "", instead: str = "", prompt_field: str = "prompt",
                 chosen_field: str = "chosen", rejected_field: str = "rejected",
-                category_field: str = "category", split: str = "all", test_share: float = 0.1,
-                limit: int | None = None, on_bad_row: str = "error", fmt: str | None = None
-                ) -> tasks.TaskSet:
+                category_field: str = "category", id_field: str = "id", split: str = "all",
+                test_share: float = 0.1, limit: int | None = None, on_bad_row: str = "error",
+                fmt: str | None = None) -> tasks.TaskSet:
   """One task per row; its responses are `info["chosen"]` and `info["rejected"]`, lists of text.
 
   A row holds one of three forms. Transcripts (hh-rlhf): `chosen` and `rejected` are whole dialogues
@@ -27,6 +27,7 @@ def comparisons(*, path: str = "", instead: str = "", prompt_field: str = "promp
     instead: another file, taken whole in its place; "" = none.
     prompt_field, chosen_field, rejected_field: where a row has them.
     category_field: names a row's category, for tables; "" or absent = none.
+    id_field: kept as info["id"]; RewardBench 2's "ref:7" and "tied:7" are two forms of question 7.
     split: "train" or "test": a prompt belongs to one by its hash, so that no prompt is in both;
       "all" = every row.
     test_share: of the prompts.
@@ -49,8 +50,9 @@ def comparisons(*, path: str = "", instead: str = "", prompt_field: str = "promp
     if set(chosen) & set(rejected):
       raise datasets.BadRow("has a response that is both chosen and rejected")
     info = {"chosen": chosen, "rejected": rejected}
-    if category_field and row.get(category_field) is not None:
-      info["category"] = str(row[category_field])
+    for name, field in (("category", category_field), ("id", id_field)):
+      if field and row.get(field) is not None:
+        info[name] = str(row[field])
     return Task(id="", prompt=prompt, info=info)
 
   made = datasets.from_rows("comparisons", found, make, on_bad_row=on_bad_row)

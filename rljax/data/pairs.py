@@ -8,7 +8,7 @@ turns it into arrays for `Batch.extras`. Episodes whose score is NaN or that fai
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -103,6 +103,16 @@ def best_worst(episodes: Sequence[Episode], *, score: str = "reward", min_margin
   return out
 
 
+def best(episodes: Sequence[Episode], *, score: str = "reward") -> list[Episode]:
+  """The highest score of each group, alone: what RAFT (https://arxiv.org/abs/2304.06767) imitates.
+
+  A group whose scores are all equal has none.
+  """
+  groups = _scored(episodes, score).values()
+  found = [(max(g, key=lambda e: e.scores[score]), min(e.scores[score] for e in g)) for g in groups]
+  return [e for e, low in found if e.scores[score] > low]
+
+
 def _kept(w, l, score, min_margin, kappa) -> list[Episode]:
   differ = response_tokens(w) != response_tokens(l)
   if differ and w.scores[score] - l.scores[score] > min_margin:
@@ -158,7 +168,7 @@ def by_source(episodes: Sequence[Episode], *, chosen: str, rejected: str) -> lis
 
 
 def win_rates(episodes: Sequence[Episode], *, score: str = "reward", scale: float = 1.0,
-              include_self: bool = True) -> list[Episode]:
+              include_self: bool = True, prefer: Callable | None = None) -> list[Episode]:
   """Adds scores["win_rate"]: mean over the group of P(i beats j) = sigmoid(scale (s_i - s_j)).
 
   SPPO counts the response against itself (1/2), DNO and SPO do not. An episode that could not be
@@ -169,14 +179,20 @@ def win_rates(episodes: Sequence[Episode], *, score: str = "reward", scale: floa
     score: which score compares.
     scale: steepness; a score difference of 1/scale is a win probability of 0.73.
     include_self: whether j = i counts.
+    prefer: leaf of `(episodes of a group) -> P [K, K]`, preferences that no score need express, in
+      place of the sigmoid; NaN on its diagonal marks what cannot be compared.
   """
   groups = _scored(episodes, score)
   rate = {}
   for group in groups.values():
-    s = np.array([e.scores[score] for e in group], np.float64)
-    p = 0.5 * (1.0 + np.tanh(0.5 * scale * (s[:, None] - s[None, :])))
-    for e, w in zip(group, win_rate(p, include_self=include_self)):
-      rate[id(e)] = float(w)
+    if prefer is None:
+      s = np.array([e.scores[score] for e in group], np.float64)
+      p = 0.5 * (1.0 + np.tanh(0.5 * scale * (s[:, None] - s[None, :])))
+    else:
+      p = np.asarray(prefer(group), np.float64)
+    known = np.flatnonzero(~np.isnan(np.diag(p)))
+    for i, w in zip(known, win_rate(p[np.ix_(known, known)], include_self=include_self)):
+      rate[id(group[i])] = float(w)
   return [e if id(e) not in rate else
           dataclasses.replace(e, scores={**e.scores, "win_rate": rate[id(e)]}) for e in episodes]
 

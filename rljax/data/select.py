@@ -5,7 +5,7 @@ no divisor: N in "mean over rows" counts the kept ones only. DAPO refills the ba
 refill the step is a mean over fewer rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -72,3 +72,11 @@ def top_variance(episodes: Sequence[types.Episode], *, score: str = "reward",
   ranked = sorted(spread, key=lambda g: -spread[g])
   kept = set(ranked[:int(np.ceil(fraction * len(ranked)))])
   return [e for e in episodes if e.group in kept]
+
+
+def chain(episodes: Sequence[types.Episode], *, steps: tuple[Callable, ...]
+          ) -> list[types.Episode]:
+  """Applies several in order, for example (pairs.win_rates, pairs.best_worst)."""
+  for step in steps:
+    episodes = step(episodes)
+  return list(episodes)

@@ -85,10 +85,10 @@ def reduce(steps: np.ndarray, values: np.ndarray, at: str) -> float:
   Args:
     steps, values: where it was logged.
     at: "start", "end", "gain" (end - start), "peak" (largest), "fall" (peak - end), "keep" (end /
-      peak), "mean", "last:k" or "first:k" (mean of k points), "shift:k" (last:k - first:k),
-      "reach:x" (first step with a value of at least x; one more than the last step if there is
-      none). "peak:k", "fall:k" and "keep:k" first average over k neighbouring points, for curves
-      whose single values are noise.
+      peak), "drop" (largest fall from a point to a later one; 0 = never falls), "mean", "last:k" or
+      "first:k" (mean of k points), "shift:k" (last:k - first:k), "reach:x" (first step with a value
+      of at least x; one more than the last step if there is none). "peak:k", "fall:k" and "keep:k"
+      first average over k neighbouring points, for curves whose single values are noise.
 
   Raises:
     ConfigError: an unknown reduction.
@@ -99,12 +99,13 @@ def reduce(steps: np.ndarray, values: np.ndarray, at: str) -> float:
   rules = {
       "start": lambda: values[0], "end": lambda: values[-1], "gain": lambda: values[-1] - values[0],
       "peak": lambda: values.max(), "fall": lambda: values.max() - values[-1],
-      "keep": lambda: values[-1] / max(values.max(), 1e-12), "mean": lambda: values.mean(),
+      "keep": lambda: values[-1] / max(values.max(), 1e-12),
+      "drop": lambda: (np.maximum.accumulate(values) - values).max(), "mean": lambda: values.mean(),
       "last": lambda: values[-int(arg):].mean(), "first": lambda: values[:int(arg)].mean(),
       "shift": lambda: values[-int(arg):].mean() - values[:int(arg)].mean(),
       "reach": lambda: next((s for s, v in zip(steps, values) if v >= float(arg)), steps[-1] + 1)}
   if name not in rules or (not arg and name in ("last", "first", "shift", "reach")) or (
-      arg and name in ("start", "end", "gain", "mean")):
+      arg and name in ("start", "end", "gain", "drop", "mean")):
     raise ConfigError(f"unknown reduction {at!r}; one of {', '.join(rules)} (last:k, reach:x)")
   return float(rules[name]())
 

@@ -1,8 +1,8 @@
 """Rewards made of rewards: shaped, gated, weighed against each other.
 
-A reward that these read is a leaf: `fn("rljax.rewards.shaping:sigmoid_to_reference",
+A reward that these read is a leaf: `fn("rljax.rewards.shaping:sigmoid",
 reward=fn("rljax.rewards.model:score", role="rm"))`. NaN stays NaN: what could not be scored cannot
-be shaped.
+be shaped. What looks at reference responses or at earlier steps is in `rljax.rewards.shapes`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,15 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from rljax import config
+from rljax.rewards import shapes
 from rljax.types import Episode
 
 
 def _values(reward, episodes, ctx) -> np.ndarray:
   return np.asarray(reward(episodes, ctx), np.float64)
-
-
-def _sigmoid(x):
-  return 0.5 * (1 + np.tanh(0.5 * x))  # never overflows
 
 
 def groups(episodes: Sequence[Episode]) -> dict[int, list[int]]:
@@ -38,7 +35,7 @@ def clip(episodes: Sequence[Episode], ctx, *, reward: Callable, low: float = -np
 def sigmoid(episodes: Sequence[Episode], ctx, *, reward: Callable, slope: float = 1.0
             ) -> np.ndarray:
   """sigmoid(slope * reward): the probability that a classifier's logit stands for."""
-  return _sigmoid(slope * _values(reward, episodes, ctx))
+  return shapes.sigmoid(slope * _values(reward, episodes, ctx))
 
 
 def centre(episodes: Sequence[Episode], ctx, *, reward: Callable) -> np.ndarray:
@@ -49,39 +46,6 @@ def centre(episodes: Sequence[Episode], ctx, *, reward: Callable) -> np.ndarray:
     known = r[rows][np.isfinite(r[rows])]
     r[rows] -= known.mean() if len(known) else 0.0
   return r
-
-
-REFERENCE = "reference_scores"  # entry of Task.info that holds them
-
-
-def sigmoid_to_reference(episodes: Sequence[Episode], ctx, *, reward: Callable, slope: float = 1.0
-                         ) -> np.ndarray:
-  """(1/M) sum_m sigmoid(slope (r - r_m)), PAR, https://arxiv.org/abs/2502.18770.
-
-  r_m are the rewards of M answers of the initial policy, `task.info["reference_scores"]`, by the
-  same reward model. The mean of sigmoids is not the sigmoid of the mean.
-
-  Raises:
-    ConfigError: a task without reference scores.
-  """
-  r = _values(reward, episodes, ctx)
-  return np.array([np.mean(_sigmoid(slope * (x - _references(e)))) for e, x in zip(episodes, r)])
-
-
-def log_sigmoid_to_quantile(episodes: Sequence[Episode], ctx, *, reward: Callable,
-                            quantile: float = 0.85) -> np.ndarray:
-  """log sigmoid(r - q), q the quantile of the task's reference scores: the log-sigmoid-centering of
-  https://arxiv.org/abs/2402.00742. Raises ConfigError as `sigmoid_to_reference`."""
-  r = _values(reward, episodes, ctx)
-  q = np.array([np.quantile(_references(e), quantile) for e in episodes])
-  return -np.logaddexp(0, -(r - q))
-
-
-def _references(episode):
-  found = np.asarray(episode.task.info.get(REFERENCE, ()), np.float64)
-  if not found.size:
-    raise config.ConfigError(f"task {episode.task.id} has no info[{REFERENCE!r}]")
-  return found
 
 
 def gate(episodes: Sequence[Episode], ctx, *, reward: Callable, by: Callable,

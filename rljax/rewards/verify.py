@@ -171,6 +171,22 @@ def sorted_list(task: Task, text: str) -> float:
   return float([int(x) for x in items] == list(task.answer))
 
 
+@bounded
+def placed(task: Task, text: str) -> float:
+  """Of a sort (`data.tasks:sorting` with digits): the share of places that hold the right digit,
+  less 0.05 for each digit too many or too few. White space is not read.
+
+  Raises:
+    ValueError: the task's answer is not a list of digits.
+  """
+  want = "".join(str(x) for x in task.answer)
+  if not want.isdigit() or len(want) != len(task.answer):
+    raise ValueError(f"placed: the answer {task.answer!r} is not a list of digits")
+  said = "".join(text.split())
+  right = sum(a == b for a, b in zip(said, want))
+  return right / len(want) - 0.05 * abs(len(said) - len(want))
+
+
 def reasoning_gym(task: Task, text: str) -> float:
   """The data set's own `score_answer` (which may give partial credit), kept within [0, 1].
 

@@ -1,8 +1,12 @@
-"""One prompt, G responses."""
+"""One prompt, G responses: of the policy, of several roles, or two that are compared."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 
 from rljax import rng, types
+from rljax.data import pairs as pairs_lib
 
 
 def single_turn(samplers: Mapping, tasks: Sequence[types.Task], key, *, group_size: int = 8,
@@ -33,6 +37,57 @@ def single_turn(samplers: Mapping, tasks: Sequence[types.Task], key, *, group_si
                         raw_logp=c.raw_logp))
     episodes.append(types.Episode(tasks[i], turns, group=i, status=c.status))
   return episodes
+
+
+def sides(samplers: Mapping, tasks: Sequence[types.Task], key, *, group_size: int = 1,
+          roles: tuple[str, ...] = ("policy", "ref"), env=None, settings: dict | None = None
+          ) -> list[types.Episode]:
+  """`single_turn` for each of several roles, all of a task in one group; info["role"] says whose.
+
+  For evaluations against a fixed opponent (`evals.scores:measure`), whose responses stay the same
+  as long as its weights do: they depend on the task and the phase's key alone.
+
+  Args:
+    group_size: responses of each role to a task. Others: as in `single_turn`.
+  """
+  out = []
+  for role in roles:
+    found = single_turn(samplers, tasks, rng.fold(key, role), group_size=group_size, role=role,
+                        env=env, settings=settings)
+    out += [dataclasses.replace(e, info={**e.info, "role": role}) for e in found]
+  return out
+
+
+def compared(samplers: Mapping, tasks: Sequence[types.Task], key, *, prefer: Callable,
+             noise: float = 0.0, role: str = "policy", group_size: int = 2, env=None,
+             settings: dict | None = None) -> list[types.Episode]:
+  """Two responses per task, marked by which one is preferred: data for a reward model.
+
+  What is drawn depends on the task alone, not on the step: as many tasks, as many pairs, always the
+  same. `info["source"]` is "chosen" or "rejected", the column `label` 1 or 0, chosen ones first. A
+  pair of equal scores or with one that has none becomes status ERROR, which takes it out of the
+  loss.
+
+  Args:
+    prefer: leaf of a reward, `(episodes, None) -> array [B]`: the annotator.
+    noise: share of the pairs whose marks are exchanged, drawn per task.
+    group_size: 2, always. role, settings: as in `single_turn`. key, env: unused.
+  """
+  del key, env
+  found = single_turn(samplers, tasks, rng.key(0, "compared"), group_size=2, role=role,
+                      settings=settings)
+  scores, out = np.asarray(prefer(found, None), np.float64), []
+  for i in range(0, len(found), 2):
+    (a, x), (b, y) = zip(found[i:i + 2], scores[i:i + 2])
+    if (x < y) != (rng.host(0, "compared", a.task.id).random() < noise):
+      a, b = b, a
+    for e, source in ((a, "chosen"), (b, "rejected")):
+      info = {**e.info, "source": source, **({} if x != y and np.isfinite(x + y) else {
+          "error": f"the annotator's scores are {x} and {y}"})}
+      status = types.ERROR if "error" in info else e.status
+      out.append(pairs_lib.with_columns(dataclasses.replace(e, info=info, status=status),
+                                        label=float(source == "chosen")))
+  return out
 
 
 def text_of(prompt: str | list) -> str:

@@ -232,7 +232,10 @@ def _roles(config, policies, optimizers, tokenizer, leaf):
       bound = leaf(f"roles.{name}.init")
       init = lambda key, bound=bound, policy=policies[name], name=name: bound(
           Setup(config, policy, tokenizer, policy.layout.mesh, policy.layout, key, name))
-    out[name] = roles_lib.Role(policies[name], trained, spec.shares, init, spec.follow, spec.decay)
+    if spec.every < 1:
+      raise ConfigError(f"config.roles.{name}.every: at least 1, found {spec.every}")
+    out[name] = roles_lib.Role(policies[name], trained, spec.shares, init, spec.follow, spec.decay,
+                               spec.every)
   return out
 
 

@@ -106,7 +106,9 @@ class Loop:
     episodes, more = rewards_lib.score_all(
         episodes, self.r.rewards, self.r.reward_weights, self._context(step),
         deadline=self.config.reward_deadline)
-    faults.update(more)
+    episodes, remembered, odd = self._remember(step, episodes)
+    for counts in (more, odd):
+      faults.update(counts)
     self._note_faults(faults)
     if step == 0:
       self._preflight(episodes, faults, len(indices))
@@ -114,11 +116,9 @@ class Loop:
         self.host["curriculum"], indices, curriculum.by_task(
             indices, [e.group for e in episodes],
             [e.scores.get("reward", float("nan")) for e in episodes]))
-    scalars = _episode_scalars(episodes)
+    scalars = {**_episode_scalars(episodes), **remembered}
     scalars.update({f"curriculum/{k}": v for k, v in self.r.curriculum.metrics(
         self.host["curriculum"]).items()})
-    for name, memory in self.r.memories.items():
-      self.host["memories"][name], episodes = memory.update(self.host["memories"][name], episodes)
     chosen = self.r.select(episodes) if self.r.select else episodes
     clock.lap("reward")
     # All are prepared before any weight moves, so that critic and policy read the same values.
@@ -129,6 +129,7 @@ class Loop:
         continue
       prefix = "" if len(self.r.updates) == 1 else f"{name}/"
       metrics = self._update(step, name, update, batches.pop(name))
+      self.r.roles.follow(update.role, step)
       scalars.update({prefix + k: v for k, v in metrics.items()})
     clock.lap("update")
     self.log.episodes(step, episodes)
@@ -181,7 +182,15 @@ class Loop:
     return rewards_lib.Context(step, self.config.seed, self.r.tokenizer, sample=sample,
                                score=ask.score, value=ask.value, uniform_kl=ask.uniform_kl)
 
-  def _batches(self, step, episodes) -> tuple[dict[str, types.Batch], dict[str, int]]:
+  def _remember(self, step, episodes) -> tuple[list, dict[str, float], dict[str, int]]:
+    """The episodes as the memories change them, the memories' metrics, and what went wrong."""
+    states, ctx, scalars = self.host["memories"], self._context(step), {}
+    for name, memory in self.r.memories.items():
+      states[name], episodes = memory.update(states[name], episodes, ctx)
+      scalars.update({f"{name}/{k}": v for k, v in memory.metrics(states[name]).items()})
+    return episodes, scalars, dict(ctx.faults)
+
+  def _batches(self, step, episodes) -> tuple[dict[str, types.Batch | None], dict[str, int]]:
     """The batch of every update that is due, and what went wrong while deriving their episodes."""
     out, ctx = {}, self._context(step)
     for name, update in self.r.updates.items():
@@ -191,11 +200,14 @@ class Loop:
     self._note_faults(ctx.faults)
     return out, dict(ctx.faults)
 
-  def _prepare(self, update, episodes) -> types.Batch:
-    """The batch of an update on the devices, with all that the current weights say about it."""
+  def _prepare(self, update, episodes) -> types.Batch | None:
+    """The batch of an update on the devices, with all that the current weights say about it; None
+    if there is no episode to train on."""
     roles = self.r.roles
     if update.speaker:
       episodes = [e for e in episodes if e.info.get("role", "policy") == update.speaker]
+    if not episodes:
+      return None
     host_batch = collate.collate(episodes, shapes=update.shapes, pad_id=self.r.tokenizer.pad_id,
                                  discount=update.discount)
     if update.pack is not None:
@@ -208,6 +220,8 @@ class Loop:
       return update.prepare(roles.params(update.role), ref, batch, value)
 
   def _update(self, step, name, update, batch) -> dict[str, float]:
+    if batch is None:
+      return {"update/skipped": 1.0}
     roles, owner = self.r.roles, self.r.roles.owner(update.role)
     base = roles.base(owner)
     collected = []
@@ -221,7 +235,6 @@ class Loop:
           piece = update.slice(batch, order, part) if update.slice else batch
           roles.states[owner], metrics = update.step(roles.states[owner], piece, base)
           collected.append(metrics)
-      roles.follow(update.role)
     total = functools.reduce(types.merge_metrics, jax.device_get(collected))
     return {k: float(m.compute()) for k, m in total.items()}
 
@@ -375,11 +388,9 @@ class _Clock:
 
 
 class _Null:
-  def write(self, text):
-    pass
+  def write(self, text): ...
 
-  def flush(self):
-    pass
+  def flush(self): ...
 
 
 def read_result(workdir: str) -> dict | None:

@@ -25,7 +25,8 @@ class Role:
     shares: name of the role whose weights it uses; "" = its own. A policy with adapters owns those
       (and its head), over the weights of this role.
     init: (key) -> params, or the name of the role to copy at the start.
-    follow, decay: after each update, weights <- decay * weights + (1 - decay) * those of `follow`.
+    follow, decay, every: after the updates of every so many-th step, weights <- decay * weights +
+      (1 - decay) * those of `follow`.
   """
 
   policy: object
@@ -34,6 +35,7 @@ class Role:
   init: Callable | str
   follow: str
   decay: float
+  every: int = 1
 
 
 class Roles:
@@ -149,10 +151,11 @@ class Roles:
       self._moved[name] = leaves, moved
     return moved
 
-  def follow(self, updated: str) -> None:
-    """Moves every role that follows the updated one."""
+  def follow(self, updated: str, step: int) -> None:
+    """Moves every role that follows the updated one and is due after this step."""
     for name, spec in self.specs.items():
-      if spec.follow and self.owner(spec.follow) == self.owner(updated):
+      due = spec.follow and (step + 1) % spec.every == 0
+      if due and self.owner(spec.follow) == self.owner(updated):
         self.states[name] = self._ema(
             self.states[name], _params(self.states[self.owner(spec.follow)]), spec.decay)
 

@@ -104,6 +104,13 @@ def test_win_rates():
   assert data[0].scores == {"reward": 0.0}  # the originals are untouched
 
 
+def test_best_of_each_group_alone():
+  data = [episode([1], 0.2), episode([2], 0.9), episode([3], 0.9), episode([4], 0.1, group=1),
+          episode([5], 0.1, group=1), episode([6], math.nan, group=2), episode([7], 1.0, group=2)]
+  assert said(pairs.best(data)) == ["2"]  # ties in groups 1 and 2: nothing is better than another
+  assert pairs.best(data, score="other") == []
+
+
 def test_win_rate_of_a_matrix():
   p = np.array([[0.5, 0.9, 0.1], [0.1, 0.5, 0.9], [0.9, 0.1, 0.5]])  # a cycle: all equal
   np.testing.assert_allclose(pairs.win_rate(p), 0.5)

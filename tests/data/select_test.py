@@ -1,5 +1,7 @@
 """Whole groups are kept or dropped, order kept, NaN scores never count."""
 
+import functools
+
 from rljax import types
 from rljax.data import select
 from tests.objectives import cases
@@ -45,6 +47,15 @@ def test_top_variance():
   assert kept(select.top_variance, groups, name="x", score="x", fraction=0.2) == [1]
 
 
+def test_a_chain_goes_in_order():
+  groups = {0: [0, 1], 1: [0, 0.5], 2: [0.4, 0.6]}
+  hard = functools.partial(select.dynamic_sampling, high=0.45)
+  most = functools.partial(select.top_variance, fraction=0.3)
+  assert kept(select.chain, groups, steps=(hard, most)) == [1]
+  assert kept(select.chain, groups, steps=(most, hard)) == []
+
+
 def test_every_knob_is_in_a_test():
   for name in cases.public_functions(select):
-    assert set(cases.hyperparameters(getattr(select, name))) <= {"score", "low", "high", "fraction"}
+    assert set(cases.hyperparameters(getattr(select, name))) <= {
+        "score", "low", "high", "fraction", "steps"}

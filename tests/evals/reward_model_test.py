@@ -68,3 +68,33 @@ def test_categories_and_what_could_not_be_scored():
   assert out["by_category/c/prompts"] == 2 and out["category_mean"] == 0.75
   none = reward_model.measure(episodes(([1.0], [0.0]), status=types.ERROR), 1, None)
   assert none == {"prompts": 0.0, "unscored": 1.0}
+
+
+def test_ties_by_hand():
+  """Question 7: spread 0.5, gaps 2 (tied) and 0.4 (ref); 8: a wrong answer wins; 9: one form."""
+  found = {"7": {"tied": ([3.0, 2.5], [0.5, 0.0]), "ref": ([1.0], [0.6])},
+           "8": {"tied": ([3.0, 1.0], [2.0]), "ref": ([2.0], [1.0])},
+           "9": {"tied": ([1.0], [0.0])}}
+  out = reward_model.ties(found)
+  assert out["tied_accuracy"] == pytest.approx(2 / 3) and out["ref_accuracy"] == 1.0
+  assert out["preferred"] == 0.5 and out["preferred_hard"] == 0.0
+  margin = (math.tanh(0.4 / 0.5 - 1) + math.tanh(-1 / 2 - 1)) / 2
+  assert out["margin"] == pytest.approx(margin)
+  assert out["score"] == pytest.approx(0.2 + 0.3 + 0.1 + 0.01 * margin)
+
+
+@pytest.mark.parametrize("gap, margin", [(1.0, 1.0), (0.0, 0.0), (-1.0, -1.0)])
+def test_ties_without_a_spread(gap, margin):
+  out = reward_model.ties({"1": {"tied": ([1.0, 1.0], [1.0 - gap]), "ref": ([9.0], [0.0])}})
+  assert out["margin"] == margin and out["preferred"] == float(gap > 0)
+
+
+def test_ties_are_found_by_id_and_an_oracle_has_all_points():
+  found = episodes(([1.0, 1.0], [0.0]), ([1.0], [0.0]), ([1.0], [0.0]))
+  for e, name in zip(found, ("tied:4",) * 3 + ("ref:4",) * 2 + ("other",) * 2, strict=True):
+    e.task.info["id"] = name
+  out = reward_model.measure(found, 3, None)
+  assert out["ties/score"] == pytest.approx(1.01) and out["ties/tied_accuracy"] == 1.0
+  assert not any(k.startswith("ties/") for k in reward_model.measure(found[-2:], 1, None))
+  half = reward_model.ties({"4": {"ref": ([1.0], [0.0])}})
+  assert half["score"] == pytest.approx(0.3)

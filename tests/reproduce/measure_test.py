@@ -16,13 +16,14 @@ STEPS, VALUES = np.array([0, 5, 10, 15]), np.array([0.2, 0.6, 0.5, 0.4])
 
 @pytest.mark.parametrize("at, value", [
     ("start", 0.2), ("end", 0.4), ("gain", 0.2), ("peak", 0.6), ("fall", 0.2), ("keep", 0.4 / 0.6),
+    ("drop", 0.2),
     ("mean", 0.425), ("last:2", 0.45), ("first:2", 0.4), ("shift:2", 0.05), ("reach:0.5", 5),
     ("reach:0.9", 16), ("peak:2", 0.55), ("fall:2", 0.1), ("keep:2", 0.45 / 0.55)])
 def test_reductions(at, value):
   assert measure.reduce(STEPS, VALUES, at) == pytest.approx(value)
 
 
-@pytest.mark.parametrize("at", ["middle", "last", "end:3", "reach"])
+@pytest.mark.parametrize("at", ["middle", "last", "end:3", "drop:2", "reach"])
 def test_unknown_reductions(at):
   with pytest.raises(config_lib.ConfigError, match="unknown reduction"):
     measure.reduce(STEPS, VALUES, at)

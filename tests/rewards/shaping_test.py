@@ -34,22 +34,6 @@ def test_sigmoid_of_a_logit():
   close(shaping.sigmoid(GROUPED, None, reward=r, slope=2)[1], 0.9)
 
 
-def test_sigmoid_to_reference_is_a_mean_of_sigmoids():
-  episodes = [make.episode(info={"reference_scores": refs}) for refs in ([0.0], [0.0, 4.0])]
-  one = lambda x: 1 / (1 + np.exp(-x))
-  r = make.given([1.0, 1.0])
-  close(shaping.sigmoid_to_reference(episodes, None, reward=r),
-        [one(1), (one(1) + one(-3)) / 2])
-  close(shaping.sigmoid_to_reference(episodes, None, reward=r, slope=3)[0], one(3))
-  big = shaping.sigmoid_to_reference(episodes, None, reward=make.given([1e6, -1e6]))
-  close(big, [1, 0])
-  close(shaping.log_sigmoid_to_quantile(episodes, None, reward=r, quantile=0.5),
-        np.log([one(1), one(-1)]))
-  close(shaping.log_sigmoid_to_quantile(episodes, None, reward=r)[1], np.log(one(1 - 3.4)))
-  with pytest.raises(config.ConfigError, match="has no info"):
-    shaping.sigmoid_to_reference([make.episode()], None, reward=r)
-
-
 @pytest.mark.parametrize("m, value", [(1, 0.0099), (2, 0.0995), (3, 0.215), (5, 0.397)])
 def test_geometric_gate_of_one_broken_constraint(m, value):
   bottom = {str(i): make.given([float(i > 0)]) for i in range(m)}

@@ -51,6 +51,7 @@ KNOBS = {
     "updates.policy.optimizer.max_norm": (0.5, lambda r: r.roles.optimizers["policy"].max_norm),
     "layout.train": ("fsdp", lambda r: r.roles.specs["policy"].policy.layout.rules),
     "roles.teacher.decay": (0.1, lambda r: r.roles.specs["teacher"].decay),
+    "roles.teacher.every": (2, lambda r: r.roles.specs["teacher"].every),
     "roles.teacher.follow": ("", lambda r: r.roles.specs["teacher"].follow),
     "roles.teacher.shares": ("policy", lambda r: r.roles.owner("teacher")),
     "roles.policy.train": (False, lambda r: r.roles.specs["policy"].train),
@@ -99,7 +100,7 @@ def test_no_key_is_forgotten():
   for key in leaf_keys(loop_test.load()):
     family = any(k == key or k.startswith(key + ".") for k in covered)
     same_role = key.startswith("roles.") and key.split(".")[-1] in (
-        "model", "init", "head", "lora", "train", "shares", "follow", "decay")
+        "model", "init", "head", "lora", "train", "shares", "follow", "decay", "every")
     named = key.startswith(("rewards.", "evals."))
     assert family or same_role or named or key in (
         "rollout", "updates.policy.advantage", "updates.policy.objective"), key

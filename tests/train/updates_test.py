@@ -4,9 +4,11 @@ import json
 
 import jax
 import numpy as np
+import pytest
 
-from rljax.config import fn
-from rljax.train import loop
+from rljax import config as config_lib
+from rljax.config import ConfigError, fn
+from rljax.train import build, loop
 from tests.train import loop_test
 
 
@@ -34,3 +36,44 @@ def test_an_update_trains_on_what_it_derives(tmp_path):
   b, _, _ = run(tmp_path / "b", steps=2, updates__policy__minibatches=1)
   assert any(np.abs(x - y).max() > 1e-6 for x, y in zip(
       jax.tree.leaves(a.params), jax.tree.leaves(b.params)))
+
+
+def test_without_an_episode_an_update_is_skipped_and_counted(tmp_path):
+  """An objective may read columns that only episodes bring; followers keep their cadence."""
+  state, rows, result = run(
+      tmp_path, select=fn("rljax.data.pairs:best_worst", min_chosen=99.0), steps=2,
+      updates__policy__objective=fn("rljax.objectives.preference:sppo"))
+  assert [r["update/skipped"] for r in rows[:2]] == [1.0, 1.0] and result["skipped_updates"] == 2
+  assert int(state.step) == 0 and "loss/total" not in rows[0]
+
+
+def test_a_copy_follows_at_its_own_cadence(tmp_path):
+  """decay=0, every=3: the policy as it was after the steps 2 and 5, whatever the updates do."""
+  def after(steps):
+    config = loop_test.load(
+        steps=steps, eval__every=0, roles__teacher__decay=0.0, roles__teacher__every=3)
+    states = loop.train(config, str(tmp_path / str(steps)), quiet=True)
+    return states["policy"].params, states["teacher"], states["ref"]
+  equal = lambda a, b: all(np.array_equal(x, y) for x, y in zip(
+      jax.tree.leaves(a), jax.tree.leaves(b)))
+  (_, start, ref), (third, copy, _) = after(2), after(3)
+  assert equal(start, ref) and equal(copy, third) and not equal(copy, ref)
+  last, kept, _ = after(5)
+  assert equal(kept, third) and not equal(last, third)
+
+
+def test_a_cadence_below_one_is_refused():
+  with pytest.raises(ConfigError, match="roles.teacher.every: at least 1"):
+    build.build(loop_test.load(roles__teacher__every=0))
+
+
+def test_memories_ask_models_and_are_logged_and_resumed(tmp_path):
+  """CYC: the exact mixture of the iterates, the same after an interruption."""
+  load = lambda **k: config_lib.load("configs/papers/sppo.py:cyc,runlocal", {"steps": 3, **k})
+  loop.train(load(), str(tmp_path / "whole"), quiet=True)
+  loop.train(load(steps=1), str(tmp_path / "cut"), quiet=True)
+  loop.train(load(), str(tmp_path / "cut"), quiet=True)
+  rows = loop_test.metrics(tmp_path / "whole")[:3]
+  assert rows == loop_test.metrics(tmp_path / "cut")[:3]
+  assert all(0 <= r["mixture/exploitability"] <= 0.5 and r["mixture/outside"] > 0 for r in rows)
+  assert rows[0]["mixture/exploitability"] == rows[0]["mixture/last_exploitability"]
