@@ -82,4 +82,5 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
       inputs={"tokens_BS": tokens_BS, "action_pos_BT": pos_BT}, actions_BT=actions_BT,
       mask_BT=mask_BT, behav_logp_BT=logp_BT, reward_BT=reward_BT, discount_BT=discount_BT,
       adv_BT=np.zeros((B, T), np.float32), valid_B=valid_B, group_B=group_B,
-      extras={"segment_BT": segment_BT, **pairs.columns(episodes, rows=B)})
+      extras={"segment_BT": segment_BT, **pairs.columns(episodes, rows=B),
+              **pairs.turn_columns(episodes, segment_BT)})

@@ -55,6 +55,30 @@ def baselines(*, by: tuple[str, ...] = ("game", "seat"), decay: float = 0.95,
   return Memory(dict, update)
 
 
+def stages(*, steps: Sequence[int], parts: Sequence[Callable]) -> Memory:
+  """A schedule: `parts[k]` changes the episodes from step `steps[k]` on, until the next begins.
+
+  What changes from stage to stage is said on the episodes (rewards of turns, weights, columns), so
+  that a recipe of several stages is one run. Metric: `stage`, the number of the part.
+
+  Args:
+    steps: where each part begins; the first is 0.
+    parts: leaves of `episodes -> episodes`.
+
+  Raises:
+    ConfigError: not one step per part, ascending from 0.
+  """
+  if len(steps) != len(parts) or list(steps[:1]) != [0] or sorted(set(steps)) != list(steps):
+    raise config.ConfigError(f"memory:stages: {len(parts)} parts that begin at steps "
+                             f"{tuple(steps)}; one step per part, ascending from 0")
+
+  def update(state, episodes, ctx):
+    k = sum(ctx.step >= s for s in steps) - 1
+    return {"stage": k}, list(parts[k](episodes))
+
+  return Memory(lambda: {"stage": 0}, update, lambda state: {"stage": float(state["stage"])})
+
+
 def mixture(*, measure: Callable, role: str = "policy") -> Memory:
   """The uniform mixture of a role's policies at all steps so far, where responses can be listed.
 

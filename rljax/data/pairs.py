@@ -22,6 +22,29 @@ def with_columns(episode: Episode, **values: float) -> Episode:
   return dataclasses.replace(episode, info={**episode.info, "columns": merged})
 
 
+def with_turn_columns(episode: Episode, **values: Sequence[float]) -> Episode:
+  """The same with columns that have one value per turn of the policy, in order.
+
+  A batch holds them per action, float32 [B, T]: name them so, `kl_weight_BT`.
+  """
+  merged = {**episode.info.get("turn_columns", {}), **values}
+  return dataclasses.replace(episode, info={**episode.info, "turn_columns": merged})
+
+
+def turn_columns(episodes: Sequence[Episode], segment_BT: np.ndarray) -> dict[str, np.ndarray]:
+  """Them per action; `segment_BT`: the turn of each. 0 where there is no turn; NaN where an episode
+  lacks a column that others have, or has too few values."""
+  out: dict[str, np.ndarray] = {}
+  for name in sorted({n for e in episodes for n in e.info.get("turn_columns", {})}):
+    table = np.full((len(segment_BT), segment_BT.max(initial=0) + 1), np.nan, np.float32)
+    for b, e in enumerate(episodes):
+      values = e.info.get("turn_columns", {}).get(name, ())
+      table[b, :len(values)] = values[:table.shape[1]]
+    own = np.take_along_axis(table, np.maximum(segment_BT, 0), axis=1)
+    out[name] = np.where(segment_BT >= 0, own, np.float32(0.0))
+  return out
+
+
 def columns(episodes: Sequence[Episode], *, rows: int) -> dict[str, np.ndarray]:
   """All columns as float32 arrays [rows] (or [rows, ...] for vectors).
 

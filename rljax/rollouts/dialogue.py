@@ -29,6 +29,35 @@ class Said:
   handle: None = None
 
 
+class Shown:
+  """In a sampler's place: says what the tasks demonstrate, the n-th turn in its n-th call.
+
+  Attributes:
+    turns: task number -> `task.info["turns"]`. A turn that does not end with one of the strings
+      `stop` has its end token.
+  """
+
+  def __init__(self, sampler, tasks: Sequence[types.Task], stop: tuple[str, ...] = ()):
+    self.tokenizer, self.limits, self._stop, self._call = sampler.tokenizer, sampler.limits, stop, 0
+    self._ids = {rng.number(t.id): t.id for t in tasks}
+    self.turns = {rng.number(t.id): t.info.get("turns", ()) for t in tasks}
+
+  def generate(self, prompts, seeds, key, *, max_tokens, handles, keep):
+    del prompts, key, handles, keep
+    self._call += 1
+    return [self._say(number, most) for (number, _), most in zip(seeds, max_tokens)]
+
+  def _say(self, number, most):
+    turns = self.turns[number]
+    if len(turns) < self._call:
+      raise config.ConfigError(f"task {self._ids[number]}: the demonstration in info['turns'] has "
+                               f"{len(turns)} turns, and the episode is not done after them")
+    text = turns[self._call - 1]
+    whole = text.endswith(self._stop) if self._stop else False
+    tokens = self.tokenizer.encode(text) if whole else self.tokenizer.response(text)
+    return Said(tokens[:most], types.STOP if len(tokens) <= most else types.LENGTH)
+
+
 class Dialogue(types.Transcript):
   """What one role has read and said so far.
 

@@ -79,34 +79,10 @@ def demonstrations(samplers: Mapping, tasks: Sequence[types.Task], key, *, env: 
   Raises:
     ConfigError: a task without turns, or whose turns are over before the environment is done.
   """
-  shown = _Shown(samplers[role], tasks, env.stop)
+  shown = dialogue.Shown(samplers[role], tasks, env.stop)
   most = max(map(len, shown.turns.values()), default=1)
   return multi_turn({role: shown}, tasks, key, env=env, group_size=1, role=role, max_turns=most + 1,
                     observation_tokens=observation_tokens, message=message)
-
-
-class _Shown:
-  """In a sampler's place: says what the tasks demonstrate, the n-th turn in its n-th call."""
-
-  def __init__(self, sampler, tasks, stop):
-    self.tokenizer, self.limits, self._stop, self._call = sampler.tokenizer, sampler.limits, stop, 0
-    self._ids = {rng.number(t.id): t.id for t in tasks}
-    self.turns = {rng.number(t.id): t.info.get("turns", ()) for t in tasks}
-
-  def generate(self, prompts, seeds, key, *, max_tokens, handles, keep):
-    del prompts, key, handles, keep
-    self._call += 1
-    return [self._say(number, most) for (number, _), most in zip(seeds, max_tokens)]
-
-  def _say(self, number, most):
-    turns = self.turns[number]
-    if len(turns) < self._call:
-      raise config.ConfigError(f"task {self._ids[number]}: the demonstration in info['turns'] has "
-                               f"{len(turns)} turns, and the environment is not done after them")
-    text = turns[self._call - 1]
-    whole = text.endswith(self._stop) if self._stop else False
-    tokens = self.tokenizer.encode(text) if whole else self.tokenizer.response(text)
-    return dialogue.Said(tokens[:most], types.STOP if len(tokens) <= most else types.LENGTH)
 
 
 class _Run:

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from rljax import config, rng, types
 from rljax.rollouts import dialogue
 
+FEEDBACK = "\nThere may be an error above. Solve it again:\n"
 
 def revise(samplers: Mapping, tasks: Sequence[types.Task], key, *, group_size: int = 8,
            role: str = "policy", attempts: int = 2,
-           feedback: str | Callable = "\nThere may be an error above. Solve it again:\n",
+           feedback: str | Callable = FEEDBACK,
            turn_tokens: int = 0, message: bool = False, env=None, settings: dict | None = None
            ) -> list[types.Episode]:
   """`attempts` answers per episode, each after reading all before it, group-major.
@@ -49,3 +50,16 @@ def revise(samplers: Mapping, tasks: Sequence[types.Task], key, *, group_size: i
       else:
         d.read(said, message=message)
   return [d.episode() for d in dialogues]
+
+
+def demonstrations(samplers: Mapping, tasks: Sequence[types.Task], key, *, role: str = "policy",
+                   feedback: str | Callable = FEEDBACK, env=None) -> list[types.Episode]:
+  """One episode per task in which the policy says `task.info["turns"]`, for supervised training.
+
+  Raises:
+    ConfigError: a task without turns, or with fewer than another.
+  """
+  shown = dialogue.Shown(samplers[role], tasks)
+  attempts = max(map(len, shown.turns.values()), default=1)
+  return revise({role: shown}, tasks, key, group_size=1, role=role, attempts=max(attempts, 1),
+                feedback=feedback, turn_tokens=shown.limits["response"], env=env)

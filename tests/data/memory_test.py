@@ -125,3 +125,22 @@ def test_what_could_not_be_scored_stays_so_and_moves_no_statistic():
   json.dumps(state, allow_nan=False)
   state, out = m.update(m.init(), [episode("t", "bb")], Asked().ctx)
   json.dumps(state, allow_nan=False)
+
+
+# --- stages ---------------------------------------------------------------------------------------
+
+
+def test_stages_follow_each_other_by_step():
+  named = lambda name: lambda episodes: [(name, e) for e in episodes]
+  m = memory.stages(steps=(0, 2, 5), parts=(named("a"), named("b"), named("c")))
+  seen = []
+  for step in (0, 1, 2, 4, 5, 90):
+    state, out = m.update(m.init(), ["e"], run.Context(step, 0, TOKENIZER))
+    seen.append((out[0][0], m.metrics(state)["stage"]))
+  assert seen == [("a", 0), ("a", 0), ("b", 1), ("b", 1), ("c", 2), ("c", 2)]
+
+
+@pytest.mark.parametrize("steps", [(), (1, 2), (0, 0), (0, 3, 2), (0,)])
+def test_stages_begin_at_zero_and_ascend(steps):
+  with pytest.raises(ConfigError, match="one step per part, ascending from 0"):
+    memory.stages(steps=steps, parts=(list, list, list) if len(steps) == 3 else (list, list))

@@ -157,6 +157,6 @@ def test_a_beam_keeps_the_best_and_begins_again():
     assert len(one) > 3 and one[-2].tokens < 60 <= one[-1].tokens
   assert not sampler.held
   low = lambda tasks, texts: [-prefix([None], [t])[0] for t in texts]  # all are clipped to 0
-  wide = beam.beam({"policy": sampler}, [TASK], KEY, budget=1, value=low, width=8, branch=8, depth=3,
-                   step_tokens=4)
+  wide = beam.beam({"policy": sampler}, [TASK], KEY, budget=1, value=low, width=8, branch=8,
+                   depth=3, step_tokens=4)
   assert len(wide[0]) == 1 and wide[0][0].tokens == 16 and not sampler.held
