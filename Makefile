@@ -31,7 +31,7 @@ quickstart: install
 	$(BIN)/rljax-train --config configs/quickstart.py --workdir runs/quickstart
 
 test: install-test
-	$(BIN)/python -m pytest tests -n 2 --dist loadscope --durations=10
+	$(BIN)/python -m pytest tests -m "not soak" -n 2 --dist loadscope --durations=10
 
 lint: install-test
 	$(BIN)/ruff check .
@@ -41,7 +41,8 @@ bench: install
 	$(BIN)/python -m rljax.bench
 
 soak: install-test
-	$(BIN)/python -m pytest tests/train/kill_test.py --kills=20
+	$(BIN)/python -m pytest tests/train/kill_test.py tests/multihost --kills=20
+	$(BIN)/python -m tests.drills.kill --n 30
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

@@ -5,7 +5,7 @@ import pytest
 
 from rljax import config as config_lib
 from rljax.config import ConfigError, fn
-from rljax.train import build, loop
+from rljax.train import build, export, loop
 from rljax.train import step as step_lib
 from tests.train import loop_test
 
@@ -70,6 +70,7 @@ ELSEWHERE = {
     "eval.every": "loop_test", "eval.limit": "test_eval_limit",
     "eval.by": "loop_test",
     "checkpoint.every": "test_checkpoint_cadence", "checkpoint.keep": "test_checkpoint_cadence",
+    "checkpoint.folder": "test_checkpoints_may_lie_elsewhere",
     "episodes_max_bytes": "runlog_test", "updates.policy.ref": "loop_test (refusal)",
     "updates.policy.role": "loop_test (refusal)", "updates.policy.accum": "test_accum",
     "layout.tensor": "tests/models/sharding_test.py", "updates.policy.value": "value_test",
@@ -179,3 +180,10 @@ def test_checkpoint_cadence(tmp_path):
              quiet=True)
   names = {int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()}
   assert names == {2, 4, 6}
+
+
+def test_checkpoints_may_lie_elsewhere(tmp_path):
+  config = loop_test.load(steps=1, checkpoint__folder=str(tmp_path / "other"), eval__every=0)
+  loop.train(config, str(tmp_path / "run"), quiet=True)
+  assert (tmp_path / "other" / "1").is_dir() and not (tmp_path / "run" / "checkpoints").exists()
+  assert export.load_run(str(tmp_path / "run"), "policy")[0] == 1
