@@ -45,7 +45,8 @@ bench: install
 	$(BIN)/python -m rljax.bench
 
 soak: install-test
-	$(BIN)/python -m pytest tests/train/kill_test.py --kills=20
+	$(BIN)/python -m pytest tests/train/kill_test.py tests/multihost --kills=20
+	$(BIN)/python -m tests.drills.kill --n 30
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

@@ -43,7 +43,7 @@ setuptools.setup(
         "envs": envs,
         "reproduce": ["matplotlib"],
         "test": [*data, *rewards, *envs, "matplotlib", "pytest", "pytest-xdist", "hypothesis",
-                 "ruff", "libtpu; sys_platform == 'linux'"],
+                 "nbclient", "ipykernel", "ruff", "libtpu; sys_platform == 'linux'"],
         # Tests against Hugging Face's own models need it; gigabytes where a CUDA build comes.
         "torch": ["torch==2.13.0"],
     },
@@ -54,6 +54,7 @@ setuptools.setup(
         "rljax-generate = rljax.main:generate",
         "rljax-plan = rljax.main:plan",
         "rljax-report = rljax.main:report",
+        "rljax-launch = rljax.launch:main",
         "rljax-reproduce = rljax.reproduce.cli:main",
     ]},
 )

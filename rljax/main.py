@@ -26,8 +26,12 @@ def train(argv: list[str] | None = None) -> int:
 
 def _train(args, rest):
   config = config_lib.load(args.config, config_lib.parse_overrides(rest))
-  from rljax.train import loop, report  # jax from here on
-  loop.train(config, args.workdir)
+  from rljax.train import distributed, loop, report  # jax from here on
+  with distributed.resumable():
+    hosts = distributed.start()
+    loop.train(config, args.workdir, hosts=hosts)
+    if not hosts.main:
+      return
   page = report.write_report(args.workdir)
   _print_result(loop.read_result(args.workdir), args.workdir, page)
 

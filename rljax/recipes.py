@@ -53,7 +53,11 @@ def _base() -> ml_collections.ConfigDict:
       "train": "single",       # or "fsdp", "fsdp_tp"
       "tensor": 1,             # devices along the axis "tensor"; the others are along "data"
   })
-  c.checkpoint = ml_collections.ConfigDict({"every": 50, "keep": 2})
+  c.checkpoint = ml_collections.ConfigDict({
+      "every": 50,             # steps
+      "keep": 2,
+      "folder": "",            # such as gs://bucket/run; "" = in the run folder
+  })
   c.episodes_max_bytes = 200_000_000    # of the episode log
   return c
 

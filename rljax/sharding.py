@@ -34,13 +34,56 @@ LAYOUTS: dict[str, dict[str, str]] = {
 def mesh(devices=None, tensor: int = 1) -> Mesh:
   """A mesh ("data", "tensor") over all devices, `tensor` of them along the second axis.
 
+  The devices of one host are neighbours.
+
   Raises:
     ValueError: `tensor` does not divide the number of devices.
   """
   devices = np.asarray(devices if devices is not None else jax.devices()).reshape(-1)
+  devices = np.asarray(sorted(devices, key=lambda d: d.process_index))
   if tensor < 1 or devices.size % tensor:
     raise ValueError(f"{devices.size} devices cannot be split by tensor={tensor}")
   return Mesh(devices.reshape(-1, tensor), ("data", "tensor"))
+
+
+def own(m: Mesh) -> Mesh:
+  """The part of a mesh that lies on this host: all of it, unless there are several hosts.
+
+  Raises:
+    ValueError: devices along "tensor" lie on different hosts.
+  """
+  if jax.process_count() == 1:
+    return m
+  mine = np.vectorize(lambda d: d.process_index == jax.process_index())(m.devices)
+  if (mine.any(axis=1) != mine.all(axis=1)).any():
+    raise ValueError(f"tensor={m.shape['tensor']} reaches over several hosts; at most the devices "
+                     f"of one, {mine.sum()}, work on one response")
+  return m if mine.all() else Mesh(m.devices[mine.all(axis=1)], m.axis_names)
+
+
+def near(tree: PyTree, m: Mesh) -> PyTree:
+  """The same arrays on this host's part `m` of their mesh, without moving anything.
+
+  Args:
+    tree: arrays of which every host holds all, in some split over "tensor".
+  """
+  def one(x):
+    if x.is_fully_addressable:
+      return x
+    parts = {s.device: s.data for s in x.addressable_shards}
+    return jax.make_array_from_single_device_arrays(
+        x.shape, NamedSharding(m, x.sharding.spec), [parts[d] for d in m.devices.flat])
+  return jax.tree.map(one, tree)
+
+
+def put(tree: PyTree, places: PyTree) -> PyTree:
+  """`jax.device_put` of values that every host holds whole; each places what is on its devices."""
+  def one(x, place):
+    if place.is_fully_addressable or isinstance(x, jax.Array) and not x.is_fully_addressable:
+      return jax.device_put(x, place)
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, place, lambda index: x[index])
+  return jax.tree.map(one, tree, places)
 
 
 def replicated(m: Mesh) -> NamedSharding:
@@ -63,13 +106,13 @@ def put_rows(tree: PyTree, m: Mesh) -> PyTree:
   def place(x):
     if np.ndim(x) and x.shape[0] % count:
       raise ValueError(f"{x.shape[0]} rows do not split over {count} devices")
-    return jax.device_put(x, rows(m) if np.ndim(x) else replicated(m))
+    return put(x, rows(m) if np.ndim(x) else replicated(m))
 
   return jax.tree.map(place, tree)
 
 
 def put_replicated(tree: PyTree, m: Mesh) -> PyTree:
-  return jax.device_put(tree, replicated(m))
+  return jax.tree.map(lambda x: put(x, replicated(m)), tree)
 
 
 class Layout:

@@ -237,6 +237,27 @@ def merge_metrics(a: dict[str, Metric], b: dict[str, Metric]) -> dict[str, Metri
   return {k: a[k].merge(b[k]) for k in a}
 
 
+# --- whole: what cannot be split over hosts -------------------------------------------------------
+
+
+def whole(fn: Callable) -> Callable:
+  """Marks a rollout that compares tasks, or a reward that compares groups, with each other.
+
+  Of several hosts one alone runs it, on everything; of others each host does its own groups.
+  """
+  fn.is_whole = True
+  return fn
+
+
+def is_whole(fn: Callable) -> bool:
+  """Whether a function, or a function bound to it as an argument, is so marked."""
+  if isinstance(fn, functools.partial):
+    return is_whole(fn.func) or any(map(is_whole, (*fn.args, *fn.keywords.values())))
+  if isinstance(fn, Mapping | list | tuple):
+    return any(map(is_whole, fn.values() if isinstance(fn, Mapping) else fn))
+  return getattr(fn, "is_whole", False)
+
+
 # --- needs: what an objective asks of the batch builder -------------------------------------------
 
 

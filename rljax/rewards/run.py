@@ -57,13 +57,17 @@ _lock, _logged = threading.Lock(), set()
 
 
 def score_all(episodes: Sequence[types.Episode], rewards: Mapping[str, Callable],
-              weights: Mapping[str, float], ctx: Context, *, deadline: float = 60.0
-              ) -> tuple[list[types.Episode], dict[str, int]]:
+              weights: Mapping[str, float], ctx: Context, *, deadline: float = 60.0,
+              over: Callable | None = None) -> tuple[list[types.Episode], dict[str, int]]:
   """Adds every reward by name, and their weighted sum as "reward".
 
   A reward that raises, or is not back after `deadline` seconds, scores NaN for all episodes; one
   that looks at `ctx.until` loses only the samples it has not reached. A NaN in any reward makes
   the episode's "reward" NaN, which keeps it out of the update.
+
+  Args:
+    over: of several hosts (`rljax.train.distributed.Hosts.over`), each scores whole groups of its
+      own; a reward marked `types.whole` sees all episodes, on one of them.
 
   Returns:
     The episodes with scores, and counts of faults by kind: "reward_error", "reward_timeout",
@@ -72,21 +76,24 @@ def score_all(episodes: Sequence[types.Episode], rewards: Mapping[str, Callable]
   Raises:
     ConfigError: a reward returned a wrong shape, or no episode could be scored at all.
   """
-  faults: dict[str, int] = {}
+  faults: collections.Counter = collections.Counter()
   reasons = []
-  columns = {}
-  for name, reward in rewards.items():
-    bounded = dataclasses.replace(ctx, until=time.monotonic() + 0.9 * deadline)
-    values, fault, reason = _call(name, reward, episodes, bounded, deadline)
-    columns[name] = values
-    if fault:
-      faults[fault] = faults.get(fault, 0) + 1
-      reasons.append(reason)
-      log.warning(reason)
+  columns = {name: np.zeros(len(episodes)) for name in rewards}
+  for whole in (False, True):
+    some = {n: r for n, r in rewards.items() if types.is_whole(r) == whole}
+    for rows, (found, counted) in (over or _here)(
+        "rewards", [e.group for e in episodes],
+        lambda rows: _columns(some, [episodes[i] for i in rows], ctx, deadline),
+        whole=whole) if some else ():
+      faults.update(counted)
+      for name, (values, fault, reason) in found.items():
+        columns[name][rows] = values
+        faults.update([fault] if fault else [])
+        reasons += [reason] if reason else []
   total = np.zeros(len(episodes))
   for name, values in columns.items():
     total = total + weights.get(name, 1.0) * values
-  with _lock:  # a reward that was given up may still be counting
+  with _lock:
     faults.update(ctx.faults)
   bad = ~np.isfinite(total)
   if bad.any():
@@ -102,7 +109,27 @@ def score_all(episodes: Sequence[types.Episode], rewards: Mapping[str, Callable]
     if rewards:
       scores["reward"] = float("nan") if bad[i] else float(total[i])
     out.append(dataclasses.replace(e, scores=scores))
-  return out, faults
+  return out, dict(faults)
+
+
+def _here(name, groups, work, *, whole):
+  """Everything at once, in this process."""
+  del name, whole
+  rows = list(range(len(groups)))
+  return [(rows, work(rows))]
+
+
+def _columns(rewards, episodes, ctx, deadline):
+  """(name -> what `_call` says, what was counted meanwhile)."""
+  found, counted = {}, collections.Counter()
+  for name, reward in rewards.items():
+    bounded = dataclasses.replace(
+        ctx, until=time.monotonic() + 0.9 * deadline, faults=counted)
+    found[name] = _call(name, reward, episodes, bounded, deadline)
+    if found[name][2]:
+      log.warning(found[name][2])
+  with _lock:  # a reward that was given up may still be counting
+    return found, dict(counted)
 
 
 def _call(name, reward, episodes, ctx, deadline):

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rljax import config
+from rljax import config, types
 from rljax.types import Episode
 
 
+@types.whole
 def agreement(episodes: Sequence[Episode], ctx, *, of: str = "own",
               answer: Callable | None = None) -> np.ndarray:
   """1 where a response's answer is the majority's, else 0.
@@ -37,6 +38,7 @@ def agreement(episodes: Sequence[Episode], ctx, *, of: str = "own",
   return np.array([float(bool(a) and a == l) for a, l in zip(answers, labels)], np.float32)
 
 
+@types.whole
 def vote_accuracy(episodes: Sequence[Episode], ctx, *, of: str = "own",
                   answer: Callable | None = None) -> np.ndarray:
   """1 where the label of `agreement` is the task's answer: a diagnostic, with weight 0.
@@ -49,6 +51,7 @@ def vote_accuracy(episodes: Sequence[Episode], ctx, *, of: str = "own",
   return np.array([float(l == str(e.task.answer)) for e, l in zip(episodes, labels)], np.float32)
 
 
+@types.whole
 def common_answer(episodes: Sequence[Episode], ctx, *,
                   answer: Callable | None = None) -> np.ndarray:
   """1 for the responses with the most frequent answer of the whole batch: its mean shows collapse.

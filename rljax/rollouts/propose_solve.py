@@ -12,6 +12,7 @@ from rljax.rollouts import dialogue
 log = logging.getLogger(__name__)
 
 
+@types.whole  # proposals are numbered over the whole batch
 def propose_solve(samplers: Mapping, tasks: Sequence[types.Task], key, *, validate: Callable,
                   group_size: int = 8, proposals: int = 1, proposer: str = "policy",
                   solver: str = "policy", solve_tokens: int = 0, propose_tokens: int = 0,

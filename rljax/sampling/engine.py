@@ -68,7 +68,7 @@ class Engine:
   def __init__(self, policy, *, stop_ids: Sequence[int], slots: int, prompt_buckets: Sequence[int],
                max_tokens: int, capacity: int = 0, alternatives: int = 0, cache_bits: int = 0,
                mesh: Mesh | None = None):
-    if mesh is not None and mesh.size > 1:  # each device works alone on its own slots
+    if policy.layout is not None and policy.layout.mesh.size > 1:  # each device works alone
       policy = dataclasses.replace(policy, layout=None)
     self._first_device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     if self._first_device.platform == "cpu":

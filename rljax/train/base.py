@@ -1,9 +1,14 @@
-"""Where a policy starts: a tiny base trained by recipe to a stated skill, cached."""
+"""Where a policy starts: a tiny base trained by recipe to a stated skill, cached.
+
+Each of several hosts trains it alone, or waits for another with the same cache folder.
+"""
 
 import fcntl
 import hashlib
 import json
 import os
+
+import jax
 
 import rljax
 from rljax import config as config_lib
@@ -128,10 +133,11 @@ def _train_or_load(config, folder, role):
   result = loop.read_result(workdir)
   if result is None:
     print("training a base model (kept for later runs)")
-    params = loop.train(config, workdir)[role].params
+    params = loop.train(config, workdir, devices=jax.local_devices())[role].params
     return params, loop.read_result(workdir)
   checkpoints = checkpoint.Checkpoints(os.path.join(workdir, "checkpoints"))
-  found = checkpoints.restore(build.build(config).roles.abstract())
+  found = checkpoints.restore(
+      build.build(config, devices=jax.local_devices()).roles.abstract())
   checkpoints.close()
   if found is None:
     raise ConfigError(f"the base model in {folder} has no checkpoint; delete that folder")

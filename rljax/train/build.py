@@ -112,13 +112,14 @@ def build(config, *, devices=None) -> Run:
     objectives[name] = leaf(f"updates.{name}.objective")
   roles = roles_lib.Roles(_roles(config, policies, optimizers, tokenizer, leaf), optimizers,
                           mesh, config.seed, sampler_layout)
-  samplers = {name: _sampler(config, name, policies[name], roles, tokenizer, mesh)
+  slots = -(-config.sampling.slots * roles.own.size // mesh.size)  # of this host
+  samplers = {name: _sampler(config, name, policies[name], roles, tokenizer, slots)
               for name in config.roles}
   updates = {name: _update(config, name, policies, optimizers, objectives, leaf, mesh, roles)
              for name in config.updates}
   limits = config.limits
   # The larger one is for what a reward puts behind a whole response, such as a reference answer.
-  scorer = roles_lib.Scorer(roles, rows=_round_up(config.sampling.slots, mesh.size),
+  scorer = roles_lib.Scorer(roles, rows=_round_up(slots, roles.own.size),
                             buckets=(_context(limits) - 1, 2 * (_context(limits) - 1)))
   eval_settings = {"temperature": config.eval.temperature, "greedy": config.eval.greedy}
   rollout, answer = _rollouts(config, leaf, made)
@@ -189,6 +190,7 @@ def _layouts(config, devices):
   spec = config.layout
   try:
     mesh = sharding.mesh(devices, tensor=spec.tensor)
+    sharding.own(mesh)
     return (sharding.Layout(mesh, spec.train),
             sharding.Layout(mesh, "sampler") if spec.train != "single" else None)
   except ValueError as e:
@@ -247,12 +249,12 @@ def engine(config, policy, tokenizer, mesh, slots: int) -> engine_lib.Engine:
       cache_bits=config.sampling.cache_bits, mesh=mesh)
 
 
-def _sampler(config, name, policy, roles, tokenizer, mesh):
+def _sampler(config, name, policy, roles, tokenizer, slots):
   s = config.sampling
   defaults = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p, "min_p": s.min_p,
               "max_tokens": config.limits.response}
   limits = {k: config.limits[k] for k in ("prompt", "response", "observation")}
-  return roles_lib.Sampler(engine(config, policy, tokenizer, mesh, s.slots),
+  return roles_lib.Sampler(engine(config, policy, tokenizer, roles.own, slots),
                            lambda: roles.sampler_params(name), tokenizer, defaults, limits)
 
 

@@ -2,30 +2,45 @@
 
 import logging
 import os
-import zlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 from rljax import config as config_lib
+from rljax.train import distributed
 from rljax.types import PyTree
 
 log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-  """The checkpoints of one run folder.
+  """The checkpoints of one run.
 
   A save is atomic (written aside, then renamed), and carries a checksum per array, so a kill leaves
   the one before, and a truncated or damaged one is passed over when restoring, aloud.
+
+  Args:
+    folder: any path that orbax writes, such as gs://...; several hosts must all see it.
+    keep: how many stay.
+    hosts: those that save and restore together, each its own part of every array.
   """
 
-  def __init__(self, folder: str, *, keep: int = 2):
-    self.folder = os.path.abspath(folder)
+  def __init__(self, folder: str, *, keep: int = 2, hosts: distributed.Hosts = distributed.ALONE):
+    self.folder = folder if "://" in folder else os.path.abspath(folder)
+    self._hosts = hosts
+    self._apart = hosts.count < jax.process_count()  # a run of one host's own, beside the others
     on_cpu = jax.default_backend() == "cpu"  # there, a copy to the host may alias a donated buffer
+    me = jax.process_index()
+    if self._apart:
+      os.makedirs(self.folder, exist_ok=True)
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=not on_cpu, cleanup_tmp_directories=True)
+        max_to_keep=keep, enable_async_checkpointing=not on_cpu and not self._apart,
+        cleanup_tmp_directories=True, create=not self._apart,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"host{me}")
+        if self._apart else ocp.options.MultiprocessingOptions())
     self._manager = ocp.CheckpointManager(self.folder, options=options)
 
   def steps(self) -> list[int]:
@@ -36,6 +51,8 @@ class Checkpoints:
     if step in self._manager.all_steps():
       return
     host = {**host, "checksums": _checksums(arrays)}
+    if self._apart:  # orbax writes arrays of all hosts, or plain ones
+      arrays = jax.device_get(arrays)
     self._manager.save(step, args=ocp.args.Composite(
         arrays=ocp.args.StandardSave(arrays), host=ocp.args.JsonSave(host)))
 
@@ -50,19 +67,25 @@ class Checkpoints:
     """
     steps = self.steps()[::-1]
     for i, step in enumerate(steps):
-      try:
-        found = self._read(step, like)
+      found, reason = self._try(step, like)
+      reason = next(filter(None, self._hosts.each("restore", lambda reason=reason: reason)), "")
+      if not reason:
         for damaged in steps[:i]:
           self._manager.delete(damaged)  # the run will write these steps again
         return step, *found
-      except Exception as e:  # whatever a damaged file makes the reader raise
-        reason = str(e).split("\n")[0][:200] or type(e).__name__
-        log.warning("checkpoint %d in %s cannot be read (%s); trying the one before", step,
-                    self.folder, reason)
-        if i == len(steps) - 1:
-          raise config_lib.ConfigError(
-              f"no checkpoint in {self.folder} can be read; the last error: {reason}") from None
+      log.warning("checkpoint %d in %s cannot be read (%s); trying the one before", step,
+                  self.folder, reason)
+      if i == len(steps) - 1:
+        raise config_lib.ConfigError(
+            f"no checkpoint in {self.folder} can be read; the last error: {reason}") from None
     return None
+
+  def _try(self, step, like):
+    """(what was read, why nothing was)."""
+    try:
+      return self._read(step, like), ""
+    except Exception as e:  # whatever a damaged file makes the reader raise
+      return None, str(e).split("\n")[0][:200] or type(e).__name__
 
   def _read(self, step, like):
     like = jax.tree.map(
@@ -79,12 +102,28 @@ class Checkpoints:
     self._manager.close()
 
 
-def _checksums(arrays: PyTree) -> list[int] | None:
-  """CRC-32 per leaf; None when this process does not hold all of every array."""
-  leaves = jax.tree.leaves(arrays)
-  if not all(x.is_fully_addressable for x in leaves):
-    return None
-  return [zlib.crc32(np.ascontiguousarray(x).tobytes()) for x in jax.device_get(leaves)]
+def _checksums(arrays: PyTree) -> list[int]:
+  """Per leaf, sum over elements of (bits + 1) * (2 * index + 1), mod 2^32: the same, bit for bit,
+  however the array is split over devices and hosts."""
+  return [int(x) for x in jax.device_get(_sums(jax.tree.leaves(arrays)))]
+
+
+@jax.jit
+def _sums(leaves):
+  def one(x):
+    x = x.astype(jnp.uint8) if x.dtype == bool else x
+    bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
+    index, stride = jnp.zeros(x.shape, jnp.uint32), 1
+    for axis in reversed(range(x.ndim)):
+      at = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+      index, stride = index + at * np.uint32(stride % 2**32), stride * x.shape[axis]
+    return jnp.sum((bits.astype(jnp.uint32) + 1) * (2 * index + 1), dtype=jnp.uint32)
+  return [one(x) for x in leaves]
+
+
+def folder_of(config, workdir: str) -> str:
+  """Where the checkpoints of a run lie."""
+  return config.checkpoint.folder or os.path.join(workdir, "checkpoints")
 
 
 def read_host(folder: str) -> tuple[int, dict] | None:

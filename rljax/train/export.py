@@ -26,7 +26,7 @@ def load_run(workdir: str, role: str) -> tuple[int, build.Run, ml_collections.Co
   run = build.build(config)
   if role not in run.roles.specs:
     raise ConfigError(f"there is no role {role!r}; there is: {', '.join(run.roles.specs)}")
-  checkpoints = checkpoint.Checkpoints(os.path.join(workdir, "checkpoints"))
+  checkpoints = checkpoint.Checkpoints(checkpoint.folder_of(config, workdir))
   found = checkpoints.restore(run.roles.abstract())
   checkpoints.close()
   if found is None:

@@ -23,7 +23,7 @@ def load(source: str, role: str = "policy", dtype: str = ""):
   Raises:
     ConfigError: neither kind of folder, or one that cannot be read.
   """
-  if os.path.isdir(os.path.join(source, "checkpoints")):
+  if os.path.exists(os.path.join(source, "metrics.jsonl")):
     _, run, _ = export.load_run(source, role)
     return (run.roles.specs[role].policy, run.roles.sampler_params(role), run.tokenizer,
             run.mesh)

@@ -17,13 +17,15 @@ from rljax import rng, sharding, types
 from rljax.data import collate, curriculum
 from rljax.rewards import run as rewards_lib
 from rljax.train import build as build_lib
-from rljax.train import checkpoint, preempt, preflight, progress, runlog
+from rljax.train import checkpoint, distributed, preempt, preflight, progress, runlog
+from rljax.train import scalars as scalars_lib
 
 # Keys that may differ between a run and its continuation.
 FREE = ("steps", "eval", "evals", "data.eval_path", "checkpoint", "episodes_max_bytes", "name")
 
 
-def train(config, workdir: str, *, devices=None, quiet: bool = False) -> dict[str, Any]:
+def train(config, workdir: str, *, devices=None, quiet: bool = False,
+          hosts: distributed.Hosts = distributed.ALONE) -> dict[str, Any]:
   """Runs a recipe to its end, or continues it; returns the states of all roles.
 
   The run folder is described in `rljax.train.runlog`. Killing the process at any moment and calling
@@ -34,24 +36,31 @@ def train(config, workdir: str, *, devices=None, quiet: bool = False) -> dict[st
     workdir: the run folder; one config per folder.
     devices: jax devices to use; default all.
     quiet: no progress line.
+    hosts: those that run this together; the first of them writes the run folder.
 
   Raises:
     ConfigError: whatever the user can mend, in one sentence.
     Preempted: the process was told to leave, and has written a checkpoint.
   """
-  runlog.open_workdir(workdir, config_lib.to_dict(config), config_lib.digest(config), free=FREE)
+  digest = config_lib.digest(config)
+  hosts.first("open", lambda: runlog.open_workdir(
+      workdir, config_lib.to_dict(config), digest, free=FREE))
+  for host, other in enumerate(hosts.each("meet", lambda: digest)):
+    if other != digest:
+      raise config_lib.ConfigError(f"host {host} was started with another config")
   run = build_lib.build(config, devices=devices)
-  return Loop(run, workdir, quiet=quiet).run()
+  return Loop(run, workdir, quiet=quiet, hosts=hosts).run()
 
 
 class Loop:
   """The state of a running recipe that is not weights: curriculum, counters, the logs."""
 
-  def __init__(self, run: build_lib.Run, workdir: str, *, quiet: bool = False):
-    self.r, self.config, self.workdir = run, run.config, workdir
+  def __init__(self, run: build_lib.Run, workdir: str, *, quiet: bool = False,
+               hosts: distributed.Hosts = distributed.ALONE):
+    self.r, self.config, self.workdir, self.hosts = run, run.config, workdir, hosts
     self.checkpoints = checkpoint.Checkpoints(
-        os.path.join(workdir, "checkpoints"), keep=run.config.checkpoint.keep)
-    self.quiet = quiet
+        checkpoint.folder_of(run.config, workdir), keep=run.config.checkpoint.keep, hosts=hosts)
+    self.quiet = quiet or not hosts.main
     self.host = {"curriculum": run.curriculum.init(), "eval_before": {},
                  "memories": {name: m.init() for name, m in run.memories.items()},
                  "seconds": 0.0, "tokens": 0, "skipped": 0, "faults": {}}
@@ -60,9 +69,11 @@ class Loop:
 
   def start(self) -> int:
     """Restores or creates all weights and opens the logs; the first step to run."""
-    first = self._restore()
-    self.log = runlog.RunLog(self.workdir, resume_step=first,
-                             max_bytes=self.config.episodes_max_bytes)
+    with self.hosts.phase("restore or initialise"):
+      first = self._restore()
+    self.log = runlog.RunLog(
+        self.workdir, resume_step=first, max_bytes=self.config.episodes_max_bytes
+    ) if self.hosts.main else runlog.NoLog()
     self.progress = progress.Progress(self.config.steps, stream=_Null() if self.quiet else None)
     self.began = time.monotonic() - self.host["seconds"]
     return first
@@ -91,32 +102,33 @@ class Loop:
         self.log.metrics(step, scalars)
         step += 1
         self.progress.update(step, scalars)
-        if told.reason and step < config.steps:
+        reasons = [r for r in self.hosts.each("step", lambda: told.reason) if r]
+        if reasons and step < config.steps:
           self._save(step)
-          raise preempt.Preempted(f"{told.reason}: the run ended with a checkpoint of step {step}; "
+          raise preempt.Preempted(f"{reasons[0]}: the run ended with a checkpoint of step {step}; "
                                   f"the same command continues it")
       self._save(step)
       self._finish(step)
     return self.r.roles.states
 
   def step(self, step: int) -> dict[str, float]:
-    clock = _Clock()
+    clock = scalars_lib.Clock()
     episodes, indices, faults = self._rollout(step)
     clock.lap("sample")
     episodes, more = rewards_lib.score_all(
         episodes, self.r.rewards, self.r.reward_weights, self._context(step),
-        deadline=self.config.reward_deadline)
+        deadline=self.config.reward_deadline, over=self.hosts.over)
     episodes, remembered, odd = self._remember(step, episodes)
     for counts in (more, odd):
       faults.update(counts)
     self._note_faults(faults)
     if step == 0:
-      self._preflight(episodes, faults, len(indices))
+      self.hosts.first("preflight", lambda: self._preflight(episodes, faults, len(indices)))
     self.host["curriculum"] = self.r.curriculum.update(
         self.host["curriculum"], indices, curriculum.by_task(
             indices, [e.group for e in episodes],
             [e.scores.get("reward", float("nan")) for e in episodes]))
-    scalars = {**_episode_scalars(episodes), **remembered}
+    scalars = {**scalars_lib.of_episodes(episodes), **remembered}
     scalars.update({f"curriculum/{k}": v for k, v in self.r.curriculum.metrics(
         self.host["curriculum"]).items()})
     chosen = self.r.select(episodes) if self.r.select else episodes
@@ -128,8 +140,9 @@ class Loop:
       if name not in batches:
         continue
       prefix = "" if len(self.r.updates) == 1 else f"{name}/"
-      metrics = self._update(step, name, update, batches.pop(name))
-      self.r.roles.follow(update.role, step)
+      with self.hosts.phase(f"update {name}"):
+        metrics = self._update(step, name, update, batches.pop(name))
+        self.r.roles.follow(update.role, step)
       scalars.update({prefix + k: v for k, v in metrics.items()})
     clock.lap("update")
     self.log.episodes(step, episodes)
@@ -171,8 +184,17 @@ class Loop:
   def _rollout(self, step):
     indices, tasks, skipped = self._draw()
     key = rng.key(self.config.seed, "rollout", step)
-    episodes = self.r.rollout(self.r.samplers, tasks, key)
+    episodes = self._sampled(self.r.rollout, tasks, key)
     return episodes, indices, collections.Counter({"long_prompt": skipped} if skipped else {})
+
+  def _sampled(self, rollout, tasks, key) -> list[types.Episode]:
+    """The episodes of all tasks, of which every host samples those of its part."""
+    self.r.roles.publish()
+    said = self.hosts.over(
+        "rollout", range(len(tasks)),
+        lambda part: rollout(self.r.samplers, [tasks[i] for i in part], key),
+        whole=types.is_whole(rollout))
+    return said[0][1] if len(said) == 1 else _joined(said)
 
   def _context(self, step) -> rewards_lib.Context:
     def sample(role, prompts, seeds, **settings):
@@ -251,10 +273,11 @@ class Loop:
     if not fitting:
       raise config_lib.ConfigError(f"config.evals.{name}: no problem has a prompt that fits")
     key = rng.key(self.config.seed, "eval", name)
-    episodes = self.r.eval_rollout(self.r.samplers, fitting, key)
+    episodes = self._sampled(self.r.eval_rollout, fitting, key)
     ctx = self._context(step)
     episodes, faults = rewards_lib.score_all(
-        episodes, {c.score: self.r.eval_verifier}, {}, ctx, deadline=self.config.reward_deadline)
+        episodes, {c.score: self.r.eval_verifier}, {}, ctx, deadline=self.config.reward_deadline,
+        over=self.hosts.over)
     faults["long_prompt"] = len(problems) - len(fitting)
     self._note_faults(faults)
     scalars = {**self._measured(name, episodes, problems, ctx),
@@ -297,14 +320,16 @@ class Loop:
 
   def _save(self, step):
     self.host["seconds"] = time.monotonic() - self.began
-    self.checkpoints.save(step, self.r.roles.states, self.host)
+    with self.hosts.phase("checkpoint"):
+      self.checkpoints.save(step, self.r.roles.states, self.host)
 
   def _finish(self, step):
     after = self._evaluate_all(step)
     if after:
       self.log.metrics(step, after)
     seconds = time.monotonic() - self.began
-    short = lambda d: _nest({k[len("eval/"):]: v for k, v in d.items()}, self.config.evals)
+    short = lambda d: scalars_lib.nest(
+        {k[len("eval/"):]: v for k, v in d.items()}, self.config.evals)
     self.log.result({
         "status": "done", "steps": step, "seconds": seconds,
         "eval": {"before": short(self.host["eval_before"]), "after": short(after)},
@@ -332,59 +357,20 @@ class Loop:
         self.host["faults"][kind] = self.host["faults"].get(kind, 0) + int(count)
 
 
-def _nest(flat, sets):
-  """One evaluation set: its metrics; several: one dict per set."""
-  names = list(sets)
-  out = {n: {k[len(n) + 1:]: v for k, v in flat.items() if k.startswith(n + "/")} for n in names}
-  return out[names[0]] if len(names) == 1 else out
-
-
-def _episode_scalars(episodes) -> dict[str, float]:
-  """reward/*, episode/*: what a batch of episodes looks like."""
-  out = {"episode/length": float(np.mean([e.num_actions for e in episodes])),
-         "episode/truncated": float(np.mean([e.status == types.LENGTH for e in episodes])),
-         "episode/turns": float(np.mean([sum(t.role == "assistant" for t in e.turns)
-                                         for e in episodes])),
-         "episode/errors": float(np.mean([e.status == types.ERROR for e in episodes]))}
-  names = sorted({n for e in episodes for n in e.scores})
-  for name in names:
-    values = np.asarray([e.scores.get(name, np.nan) for e in episodes], float)
-    known = values[np.isfinite(values)]
-    if len(known):
-      out["reward/mean" if name == "reward" else f"reward/{name}"] = float(known.mean())
-  if "reward" in names:
-    groups: dict[int, list] = {}
-    for e in episodes:
-      if np.isfinite(e.scores["reward"]):
-        groups.setdefault(e.group, []).append(e.scores["reward"])
-    stds = [float(np.std(g)) for g in groups.values()]
-    out["reward/std"] = float(np.mean(stds)) if stds else 0.0
-    out["reward/zero_std_groups"] = float(np.mean([s == 0 for s in stds])) if stds else 0.0
+def _joined(said) -> list[types.Episode]:
+  """The episodes of several hosts, each with the numbers of its tasks; groups numbered anew."""
+  out = []
+  for part, episodes in said:
+    if any(e.group >= len(part) for e in episodes):
+      raise config_lib.ConfigError("the rollout makes groups of its own, and cannot be split over "
+                                   "hosts: mark it with rljax.types.whole")
+    out += [dataclasses.replace(e, group=part[e.group]) for e in episodes]
   return out
 
 
 def _guard():
   """Nothing may cross to or from the host inside (op by op, without jit, constants do)."""
   return jax.transfer_guard("allow" if jax.config.jax_disable_jit else "disallow")
-
-
-class _Clock:
-  """Wall time of the parts of a step, in seconds."""
-
-  def __init__(self):
-    self._start = self._last = time.perf_counter()
-    self._laps: dict[str, float] = {}
-
-  def lap(self, name):
-    now = time.perf_counter()
-    self._laps[name] = now - self._last
-    self._last = now
-
-  def total(self):
-    return time.perf_counter() - self._start
-
-  def scalars(self):
-    return {"time/step": self.total(), **{f"time/{k}": v for k, v in self._laps.items()}}
 
 
 class _Null:

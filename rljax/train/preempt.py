@@ -47,7 +47,7 @@ def notice() -> Iterator[Notice]:
   main = threading.current_thread() is threading.main_thread()
   before = signal.signal(signal.SIGTERM, on_signal) if main else None
   stop = threading.Event()
-  if _MACHINE.exists() and "Google" in _MACHINE.read_text():
+  if on_google_cloud():
     threading.Thread(target=watch, args=(told, stop), daemon=True).start()
   try:
     yield told
@@ -66,7 +66,7 @@ def watch(told: Notice, stop: threading.Event, *, ask=None, every: float = 5.0) 
   while not stop.wait(every):
     for event, quiet in _EVENTS.items():
       try:
-        said = (ask or _ask)(event)
+        said = (ask or metadata)(event)
       except OSError:
         continue
       if said != quiet:
@@ -74,7 +74,13 @@ def watch(told: Notice, stop: threading.Event, *, ask=None, every: float = 5.0) 
         return
 
 
-def _ask(event):
-  request = urllib.request.Request(_METADATA + event, headers={"Metadata-Flavor": "Google"})
+def on_google_cloud() -> bool:
+  """Whether this machine has a metadata server."""
+  return _MACHINE.exists() and "Google" in _MACHINE.read_text()
+
+
+def metadata(name: str) -> str:
+  """What the metadata server says under a name; raises OSError."""
+  request = urllib.request.Request(_METADATA + name, headers={"Metadata-Flavor": "Google"})
   with urllib.request.urlopen(request, timeout=5) as answer:
     return answer.read().decode().strip()

@@ -46,6 +46,7 @@ class Roles:
                seed: int, sampler_layout: sharding.Layout | None = None):
     self.specs, self.optimizers, self.mesh, self.seed = specs, optimizers, mesh, seed
     self.sampler_layout = sampler_layout  # None: the sampler reads the trained weights themselves
+    self.own = sharding.own(mesh)  # the devices on which this host samples and scores
     self._moved: dict[str, tuple[list, PyTree]] = {}
     self._movers: dict[str, Callable] = {}
     self.states: dict[str, TrainState | PyTree] = {}
@@ -102,10 +103,12 @@ class Roles:
           params = jax.tree.map(jnp.copy, params)
       except config_lib.ConfigError as e:
         raise config_lib.ConfigError(f"config.roles.{name}.init: {e}") from None
-    places = self.shardings(name)
+    params = sharding.put(
+        params, jax.tree.map(lambda x: x.sharding, spec.policy.shapes(self._own(name))))
     if not spec.train:
-      return jax.device_put(params, places)
-    make = jax.jit(lambda p: step_lib.init_state(p, self.optimizers[name]), out_shardings=places)
+      return params
+    make = jax.jit(lambda p: step_lib.init_state(p, self.optimizers[name]),
+                   out_shardings=self.shardings(name))
     return make(params)
 
   def abstract(self) -> dict[str, PyTree]:
@@ -136,20 +139,41 @@ class Roles:
     return lora.join(self.base(owner), own) if self._adapts(owner) else own
 
   def sampler_params(self, name: str) -> PyTree:
-    """The same in the sampler's layout and dtype, moved there once per change of the weights."""
+    """The same on the devices of this host, in the sampler's layout and dtype; moved there once
+    per change of the weights."""
     params, layout = self.params(name), self.sampler_layout
-    if layout is None:
+    if layout is None and self.own is self.mesh:
       return params
     leaves = jax.tree.leaves(params)
     kept, moved = self._moved.get(name, ((), None))
     if len(kept) != len(leaves) or any(a is not b for a, b in zip(kept, leaves)):
-      policy = dataclasses.replace(self.specs[name].policy, layout=layout)
-      if name not in self._movers:
-        places = jax.tree.map(lambda x: x.sharding, policy.shapes())
-        self._movers[name] = jax.jit(policy.for_sampling, out_shardings=places)
-      moved = self._movers[name](params)
+      moved = sharding.near(self._mover(name)(params) if layout else params, self.own)
       self._moved[name] = leaves, moved
     return moved
+
+  def _mover(self, name):
+    if name not in self._movers:
+      policy = dataclasses.replace(self.specs[name].policy, layout=self.sampler_layout)
+      places = jax.tree.map(lambda x: x.sharding, policy.shapes())
+      self._movers[name] = jax.jit(policy.for_sampling, out_shardings=places)
+    return self._movers[name]
+
+  def publish(self) -> None:
+    """Moves to every host, if there are several, what may be asked there until the next update.
+
+    All of them take part in a move, so it cannot wait for the moment when one of them asks.
+    """
+    for name in self.specs if self.own is not self.mesh else ():
+      self.sampler_params(name)
+
+  def near(self, name: str) -> tuple[object, PyTree]:
+    """(policy, its weights) for calls that this host makes without the others."""
+    policy = self.specs[name].policy
+    if self.own is self.mesh:
+      return policy, self.params(name)
+    rules = self.sampler_layout.rules if self.sampler_layout else "single"
+    layout = sharding.Layout(self.own, rules)
+    return dataclasses.replace(policy, layout=layout), self.sampler_params(name)
 
   def follow(self, updated: str, step: int) -> None:
     """Moves every role that follows the updated one and is due after this step."""
@@ -289,7 +313,8 @@ class Scorer:
     batch = types.Batch({"tokens_BS": tokens_BS, "action_pos_BT": pos}, actions_BT, zero, zero,
                         zero, zero, zero, zero[:, 0], np.zeros(B, np.int32),
                         extras={name: zero for name in extras})
+    policy, params = self._roles.near(role)
     if role not in self._jitted:
-      self._jitted[role] = jax.jit(self._roles.specs[role].policy.stats)
-    batch = sharding.put_rows(batch, self._roles.mesh)
-    return jax.device_get(self._jitted[role](self._roles.params(role), batch))
+      self._jitted[role] = jax.jit(policy.stats)
+    batch = sharding.put_rows(batch, self._roles.own)
+    return jax.device_get(self._jitted[role](params, batch))

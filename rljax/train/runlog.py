@@ -10,7 +10,7 @@ A run that was killed and resumed leaves the same config, metrics and episodes, 
 one that was never killed, except for metrics named `time/*`. JSON has no NaN or infinity; they are
 written as the strings "nan", "inf" and "-inf", which `float()` reads back.
 
-Host only, and only the process that writes the run folder (process 0) uses it.
+Host only. Of several hosts the first writes; the others have a `NoLog`.
 """
 
 import gzip
@@ -349,6 +349,12 @@ class RunLog:
               for k, v in values.items() if math.isfinite(v)]
     # One event for all: an event per scalar (add_scalar) costs about 0.2 ms each.
     self._writer.file_writer.add_summary(summary_pb2.Summary(value=finite), step)
+
+
+class NoLog:
+  """Of a host that does not write the run folder."""
+
+  metrics = episodes = result = close = lambda self, *args: None
 
 
 def _record(step, episode):

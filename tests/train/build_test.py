@@ -5,7 +5,7 @@ import pytest
 
 from rljax import config as config_lib
 from rljax.config import ConfigError, fn
-from rljax.train import build, loop
+from rljax.train import build, distributed, export, loop
 from rljax.train import step as step_lib
 from tests.train import loop_test
 
@@ -71,6 +71,7 @@ ELSEWHERE = {
     "eval.every": "loop_test", "eval.limit": "test_eval_limit",
     "eval.by": "loop_test",
     "checkpoint.every": "test_checkpoint_cadence", "checkpoint.keep": "test_checkpoint_cadence",
+    "checkpoint.folder": "test_checkpoints_may_lie_elsewhere",
     "episodes_max_bytes": "runlog_test", "updates.policy.ref": "loop_test (refusal)",
     "updates.policy.role": "loop_test (refusal)", "updates.policy.accum": "test_accum",
     "layout.tensor": "tests/models/sharding_test.py", "updates.policy.value": "value_test",
@@ -145,6 +146,7 @@ class Recorder:
 
   def __new__(cls, run):
     state = loop.Loop.__new__(loop.Loop)
+    state.hosts = distributed.ALONE
     state.r, state.config = run, run.config
     state.host = {"curriculum": run.curriculum.init(), "faults": {}}
     state.log = type("Log", (), {"episodes": lambda self, step, episodes: None})()
@@ -165,7 +167,7 @@ def test_the_deadline_reaches_the_rewards(monkeypatch, tmp_path):
   from rljax.rewards import run as rewards_lib
   got = []
 
-  def spy(episodes, rewards, weights, ctx, *, deadline):
+  def spy(episodes, rewards, weights, ctx, *, deadline, over):
     got.append(deadline)
     raise ConfigError("enough")
 
@@ -180,3 +182,10 @@ def test_checkpoint_cadence(tmp_path):
              quiet=True)
   names = {int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()}
   assert names == {2, 4, 6}
+
+
+def test_checkpoints_may_lie_elsewhere(tmp_path):
+  config = loop_test.load(steps=1, checkpoint__folder=str(tmp_path / "other"), eval__every=0)
+  loop.train(config, str(tmp_path / "run"), quiet=True)
+  assert (tmp_path / "other" / "1").is_dir() and not (tmp_path / "run" / "checkpoints").exists()
+  assert export.load_run(str(tmp_path / "run"), "policy")[0] == 1

@@ -12,7 +12,7 @@ import pytest
 
 from rljax import config as config_lib
 from rljax import main, testing
-from rljax.train import build, loop
+from rljax.train import build, distributed, loop
 
 TINY = "tests/train/tiny.py"
 
@@ -137,6 +137,7 @@ def test_rewards_may_score_and_sample():
   run = build.build(load(rewards__even=config_lib.fn("tests/train/tiny_rewards.py:uses_models")))
   run.roles.init()
   state = loop.Loop.__new__(loop.Loop)
+  state.hosts = distributed.ALONE
   state.r, state.config = run, run.config
   eps = run.rollout(run.samplers, [run.tasks[0]], jax.random.key(0))
   values = run.rewards["even"](eps, state._context(0))

@@ -12,7 +12,7 @@ from rljax.config import ConfigError, fn
 from rljax.data import collate
 from rljax.objectives import reward_model
 from rljax.rewards import model
-from rljax.train import build, loop
+from rljax.train import build, distributed, loop
 from tests.train import loop_test
 
 CONFIG = "configs/reward_model.py:runlocal"
@@ -72,6 +72,7 @@ def test_a_response_is_scored_where_it_was_trained(tmp_path):
   batch = collate.collate(episodes, shapes=r.updates["reward_model"].shapes)
   want = reward_model.scores(r.roles.specs["reward_model"].policy.stats(params, batch), batch)
   state = loop.Loop.__new__(loop.Loop)
+  state.hosts = distributed.ALONE
   state.r, state.config = r, config
   got = model.score(episodes, state._context(0))
   assert np.ptp(got) > 1e-3

@@ -8,7 +8,7 @@ import pytest
 from rljax import recipes
 from rljax.config import ConfigError, fn
 from rljax.models import tree
-from rljax.train import build, loop
+from rljax.train import build, distributed, loop
 from tests.train import loop_test
 
 
@@ -68,6 +68,7 @@ def test_values_are_those_of_before_the_first_update():
   r.roles.init()
   params = r.roles.params("critic")
   state = loop.Loop.__new__(loop.Loop)
+  state.hosts = distributed.ALONE
   state.r, state.config = r, r.config
   episodes = r.rollout(r.samplers, [r.tasks[i] for i in range(4)], jax.random.key(0))
   critic = r.roles.specs["critic"].policy
