@@ -129,7 +129,7 @@ def build(config, *, devices=None) -> Run:
       curriculum=leaf("curriculum")(tasks), rollout=rollout, eval_rollout=eval_rollout,
       rewards=rewards, reward_weights=dict(config.reward_weights),
       eval_verifier=leaf("eval.verifier"), measure=leaf("eval.measure"),
-      memories={name: made(f"memories.{name}") for name in config.memories},
+      memories={name: made(f"memories.{name}") for name, m in config.memories.items() if m},
       select=leaf("select") if config.select else None,
       roles=roles, samplers=samplers, scorer=scorer, updates=updates)
 
