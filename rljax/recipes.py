@@ -33,7 +33,7 @@ def _base() -> ml_collections.ConfigDict:
   c.rewards = ml_collections.ConfigDict({"correct": fn("rljax.rewards.verify:task_verifier")})
   c.reward_weights = ml_collections.ConfigDict({})  # by name; 1 where absent
   c.reward_deadline = 60.0     # seconds for one reward over one batch
-  c.memories = ml_collections.ConfigDict({})  # name -> leaf, or None: state over steps (`data.memory`)
+  c.memories = ml_collections.ConfigDict({})  # name -> leaf or None (`data.memory`)
   c.select = None              # a leaf: episodes -> episodes
   c.updates = ml_collections.ConfigDict({"policy": update()})
   c.evals = ml_collections.ConfigDict({})           # name -> task set

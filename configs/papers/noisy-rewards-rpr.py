@@ -91,7 +91,7 @@ CLAIMS = [
          relation=">", than=0.0, margin=0.2),
 ]
 EXACT = ("tests/reproduce/exact_test.py::test_question_flips_scale_the_gradient",)
-UNTESTED = ("Calibrating a reward model of 65 to 85 % accuracy needs a scalar head; its formula is "
-            "`rljax.rewards.phrases:calibrated`.", "PPO with a critic needs a value head.",
+UNTESTED = ("Calibrating a reward model of 65 to 85 % accuracy is not run; its formula is "
+            "`rljax.rewards.phrases:calibrated`.", "Nor is PPO with a critic.",
             "The difference between Qwen and Llama needs those models.")
 PLOT = (ACC, "eval/test/length", "policy/entropy")
