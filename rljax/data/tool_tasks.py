@@ -26,16 +26,18 @@ def _split(name, key, split, test_share, draw, size, seed):
 
 
 def products(*, digits: int = 3, tool_share: float = 0.5, broken_share: float = 0.2,
-             tool: str = "py", split: str = "train", size: int = 20000, seed: int = 0,
-             test_share: float = 0.1) -> Sequence[Task]:
+             right_share: float = 0.0, tool: str = "py", split: str = "train", size: int = 20000,
+             seed: int = 0, test_share: float = 0.1) -> Sequence[Task]:
   """"417*385=" -> "160545": easy with a calculator, hard without.
 
   A demonstration calls the tool with probability `tool_share`, `broken_share` of these with a slip
-  first (an operand is missing) that it then mends; the others answer a number of the right length.
+  first (an operand is missing) that it then mends; the others answer at once, a number of the right
+  length.
   ReTool's cold start, https://arxiv.org/abs/2504.11536, at the size of a toy.
 
   Args:
     digits: operands are uniform in [10**(digits-1), 10**digits).
+    right_share: of the answers without a call, those that are right.
     tool: its tag.
   """
   def draw(generator):
@@ -45,7 +47,8 @@ def products(*, digits: int = 3, tool_share: float = 0.5, broken_share: float = 
       turns = [f"<{tool}>{a}*</{tool}>"] * bool(generator.random() < broken_share) + [call]
     else:
       low = 10 ** (len(answer) - 1)
-      turns, answer = [], str(generator.integers(low, 10 * low))
+      right = right_share and generator.random() < right_share
+      turns, answer = [], answer if right else str(generator.integers(low, 10 * low))
     return {"prompt": f"{a}*{b}=", "answer": a * b, "verifier": "rljax.rewards.verify:number",
             "info": {"turns": [*turns, f"<answer>{answer}</answer>"]}}
 

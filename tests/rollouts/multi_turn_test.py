@@ -4,6 +4,7 @@ import dataclasses
 import pickle
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +12,8 @@ from rljax import types
 from rljax.config import ConfigError
 from rljax.data import collate, text
 from rljax.envs import base
+from rljax.models import policy, transformer
+from rljax.objectives import pg
 from rljax.rollouts import dialogue, multi_turn
 from tests.rollouts import fake
 
@@ -290,3 +293,27 @@ def test_a_demonstrated_turn_without_a_stop_string_has_its_end_token():
   task = types.Task("a", "go:", info={"turns": ["aa", "a"]})
   e, = multi_turn.demonstrations({"policy": fake.Sampler(None)}, [task], KEY, env=Paying())
   assert e.turns[1].tokens[-1] == 1 and len(e.turns[1].tokens) == 3 and e.info["return"] == 3
+
+
+def test_what_a_tool_said_has_no_gradient(monkeypatch):
+  """The loss moves the distributions that the policy's own tokens were drawn from, and no other:
+  its gradient at the hidden states before the tool's tokens is exactly 0."""
+  sampler = fake.Sampler(scripted("<t>ab</t>", "<answer>7</answer>"))
+  e, _ = run(None, sampler=sampler)
+  batch = jax.tree.map(jnp.asarray, collate.collate([e], shapes=collate.Shapes(1, 64, 40)))
+  batch = batch.replace(adv_BT=batch.mask_BT)
+  model = policy.decoder(sampler.tokenizer.vocab_size, width=16, layers=1, heads=2)
+  params, inner = model.init(KEY), transformer.forward
+
+  def loss(nudge_BSD):
+    monkeypatch.setattr(transformer, "forward", lambda *args, **kwargs: (
+        out := inner(*args, **kwargs))._replace(hidden=out.hidden + nudge_BSD))
+    return pg.grpo(model.stats(params, batch), batch).total
+  gradient_S = jnp.abs(jax.grad(loss)(jnp.zeros((1, 64, 16)))[0]).sum(axis=1)
+  own, at = set(), 0
+  for turn in e.turns:
+    if turn.role == "assistant":
+      own |= set(range(at - 1, at - 1 + len(turn.tokens)))
+    at += len(turn.tokens)
+  tool = next(len(t.tokens) for t in e.turns if t.role == "tool")
+  assert tool > 3 and {int(i) for i in np.flatnonzero(gradient_S)} == own
