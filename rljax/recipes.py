@@ -16,6 +16,7 @@ def _base() -> ml_collections.ConfigDict:
   c.tasks = fn("rljax.data.tasks:addition")
   c.curriculum = fn("rljax.data.curriculum:shuffled")
   c.prompts = 32               # tasks per step
+  c.lag = 0                    # 1: sample a step's episodes while the one before is learned from
   c.limits = ml_collections.ConfigDict({
       "prompt": 64,            # tokens; longer prompts are an error or skipped
       "response": 64,          # tokens the policy may produce in one episode, end token included
@@ -52,6 +53,7 @@ def _base() -> ml_collections.ConfigDict:
   c.layout = ml_collections.ConfigDict({  # over several devices; see `rljax.sharding`
       "train": "single",       # or "fsdp", "fsdp_tp"
       "tensor": 1,             # devices along the axis "tensor"; the others are along "data"
+      "sampler": 0,            # devices of every host that only sample; 0 = all do both
   })
   c.checkpoint = ml_collections.ConfigDict({
       "every": 50,             # steps

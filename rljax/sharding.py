@@ -46,6 +46,23 @@ def mesh(devices=None, tensor: int = 1) -> Mesh:
   return Mesh(devices.reshape(-1, tensor), ("data", "tensor"))
 
 
+def divided(devices=None, sampler: int = 0) -> tuple[list, list]:
+  """(devices that train, those of this host that only sample): the last of every host.
+
+  Raises:
+    ValueError: nothing is left to train on.
+  """
+  train, sample = [], []
+  devices = list(devices if devices is not None else jax.devices())
+  for host in sorted({d.process_index for d in devices}):
+    some = [d for d in devices if d.process_index == host]
+    if not 0 <= sampler < len(some):
+      raise ValueError(f"sampler={sampler} of {len(some)} devices leaves none to train on")
+    train += some[:len(some) - sampler]
+    sample += some[len(some) - sampler:] if host == jax.process_index() else []
+  return train, sample
+
+
 def own(m: Mesh) -> Mesh:
   """The part of a mesh that lies on this host: all of it, unless there are several hosts.
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -86,7 +87,7 @@ def build(config, *, devices=None) -> Run:
   Raises:
     ConfigError: anything in the config that cannot work, named by its key.
   """
-  layout, sampler_layout = _layouts(config, devices)
+  layout, sampler_layout, speakers = _layouts(config, devices)
   mesh = layout.mesh
   leaf = functools.partial(_leaf, config)
   made = functools.partial(_made, config)
@@ -111,7 +112,8 @@ def build(config, *, devices=None) -> Run:
     optimizers[_owner(config, spec.role)] = made(f"updates.{name}.optimizer")
     objectives[name] = leaf(f"updates.{name}.objective")
   roles = roles_lib.Roles(_roles(config, policies, optimizers, tokenizer, leaf), optimizers,
-                          mesh, config.seed, sampler_layout)
+                          mesh, config.seed, sampler_layout, speakers, bool(config.lag))
+  _check_lag(config, roles, objectives)
   slots = -(-config.sampling.slots * roles.own.size // mesh.size)  # of this host
   samplers = {name: _sampler(config, name, policies[name], roles, tokenizer, slots)
               for name in config.roles}
@@ -186,15 +188,32 @@ def _buckets(config):
 
 
 def _layouts(config, devices):
-  """(of the trainer, of the sampler or None where it reads the trainer's arrays)."""
+  """(of the trainer, of the sampler or None where it reads the trainer's arrays, the mesh of this
+  host's devices that only sample or None)."""
   spec = config.layout
   try:
-    mesh = sharding.mesh(devices, tensor=spec.tensor)
+    train, sample = sharding.divided(devices, spec.sampler)
+    mesh = sharding.mesh(train, tensor=spec.tensor)
     sharding.own(mesh)
     return (sharding.Layout(mesh, spec.train),
-            sharding.Layout(mesh, "sampler") if spec.train != "single" else None)
+            sharding.Layout(mesh, "sampler") if spec.train != "single" else None,
+            sharding.mesh(sample, tensor=spec.tensor) if sample else None)
   except ValueError as e:
     raise ConfigError(f"config.layout: {e}") from None
+
+
+def _check_lag(config, roles, objectives):
+  if config.lag not in (0, 1):
+    raise ConfigError(f"config.lag={config.lag!r}: 0 or 1")
+  if config.lag and roles.speakers is roles.own and roles.own.size > 1:
+    raise ConfigError("config.lag=1 on several devices: set config.layout.sampler, how many of "
+                      "them only sample (programs of two threads would wait for each other)")
+  for name, objective in objectives.items() if config.lag else ():
+    if objective.keywords.get("correction") is None and "correction" in inspect.signature(
+        objective.func).parameters:
+      raise ConfigError(
+          f"config.lag=1: samples come from older weights; config.updates.{name}.objective needs "
+          f"a correction, such as fn('rljax.nums:truncated_weight')")
 
 
 def _policies(config, tokenizer, layout):
@@ -254,7 +273,7 @@ def _sampler(config, name, policy, roles, tokenizer, slots):
   defaults = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p, "min_p": s.min_p,
               "max_tokens": config.limits.response}
   limits = {k: config.limits[k] for k in ("prompt", "response", "observation")}
-  return roles_lib.Sampler(engine(config, policy, tokenizer, roles.own, slots),
+  return roles_lib.Sampler(engine(config, policy, tokenizer, roles.speakers, slots),
                            lambda: roles.sampler_params(name), tokenizer, defaults, limits)
 
 

@@ -31,7 +31,8 @@ def load_run(workdir: str, role: str) -> tuple[int, build.Run, ml_collections.Co
   checkpoints.close()
   if found is None:
     raise ConfigError(f"{workdir} has no checkpoint")
-  step, run.roles.states, _ = found
+  step, saved, _ = found
+  run.roles.restore(saved)
   return step, run, config
 
 

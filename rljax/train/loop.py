@@ -18,6 +18,7 @@ from rljax.data import collate, curriculum
 from rljax.rewards import run as rewards_lib
 from rljax.train import build as build_lib
 from rljax.train import checkpoint, distributed, preempt, preflight, progress, runlog
+from rljax.train import rollouts as rollouts_lib
 from rljax.train import scalars as scalars_lib
 
 # Keys that may differ between a run and its continuation.
@@ -63,7 +64,9 @@ class Loop:
     self.quiet = quiet or not hosts.main
     self.host = {"curriculum": run.curriculum.init(), "eval_before": {},
                  "memories": {name: m.init() for name, m in run.memories.items()},
+                 "drawn": None, "held": 0,
                  "seconds": 0.0, "tokens": 0, "skipped": 0, "faults": {}}
+    self.rollouts = rollouts_lib.Rollouts(run, hosts, self.host)
 
   # --- the loop ---
 
@@ -79,6 +82,7 @@ class Loop:
     return first
 
   def stop(self) -> None:
+    self.rollouts.close()
     self.progress.close()
     self.log.close()
     self.checkpoints.close()
@@ -119,8 +123,7 @@ class Loop:
         episodes, self.r.rewards, self.r.reward_weights, self._context(step),
         deadline=self.config.reward_deadline, over=self.hosts.over)
     episodes, remembered, odd = self._remember(step, episodes)
-    for counts in (more, odd):
-      faults.update(counts)
+    faults = collections.Counter(faults) + collections.Counter(more) + collections.Counter(odd)
     self._note_faults(faults)
     if step == 0:
       self.hosts.first("preflight", lambda: self._preflight(episodes, faults, len(indices)))
@@ -132,9 +135,13 @@ class Loop:
     scalars.update({f"curriculum/{k}": v for k, v in self.r.curriculum.metrics(
         self.host["curriculum"]).items()})
     chosen = self.r.select(episodes) if self.r.select else episodes
+    due, more = self._due(step, chosen)
     clock.lap("reward")
+    if self.config.lag:
+      scalars["sample/lag"] = float(step - self.host["held"])
+      self.rollouts.look_ahead(step + 1)
     # All are prepared before any weight moves, so that critic and policy read the same values.
-    batches, more = self._batches(step, chosen)
+    batches = {name: self._prepare(self.r.updates[name], some) for name, some in due.items()}
     faults.update(more)
     for name, update in self.r.updates.items():
       if name not in batches:
@@ -156,45 +163,8 @@ class Loop:
 
   # --- parts of a step ---
 
-  def _draw(self) -> tuple[list[int], list[types.Task], int]:
-    """The next tasks whose prompts fit; indices, tasks, and how many were skipped as too long."""
-    c, r = self.config, self.r
-    indices, tasks, skipped = [], [], 0
-    while len(tasks) < c.prompts:
-      drawn, self.host["curriculum"] = r.curriculum.draw(
-          self.host["curriculum"], c.seed, c.prompts - len(tasks))
-      for i in drawn:
-        task = r.tasks[i]
-        n = len(r.tokenizer.render(task.prompt))
-        if n <= c.limits.prompt:
-          indices.append(i)
-          tasks.append(task)
-          continue
-        skipped += 1
-        if c.limits.on_long_prompt == "error":
-          raise config_lib.ConfigError(
-              f"task {task.id}: its prompt has {n} tokens, limits.prompt is {c.limits.prompt}; "
-              f"raise it, or set limits.on_long_prompt='skip'")
-        if skipped > 10 * c.prompts and skipped > 10 * len(tasks):
-          raise config_lib.ConfigError(
-              f"{skipped} of {skipped + len(tasks)} prompts are longer than limits.prompt="
-              f"{c.limits.prompt}")
-    return indices, tasks, skipped
-
   def _rollout(self, step):
-    indices, tasks, skipped = self._draw()
-    key = rng.key(self.config.seed, "rollout", step)
-    episodes = self._sampled(self.r.rollout, tasks, key)
-    return episodes, indices, collections.Counter({"long_prompt": skipped} if skipped else {})
-
-  def _sampled(self, rollout, tasks, key) -> list[types.Episode]:
-    """The episodes of all tasks, of which every host samples those of its part."""
-    self.r.roles.publish()
-    said = self.hosts.over(
-        "rollout", range(len(tasks)),
-        lambda part: rollout(self.r.samplers, [tasks[i] for i in part], key),
-        whole=types.is_whole(rollout))
-    return said[0][1] if len(said) == 1 else _joined(said)
+    return self.rollouts.take(step)
 
   def _context(self, step) -> rewards_lib.Context:
     def sample(role, prompts, seeds, **settings):
@@ -212,13 +182,12 @@ class Loop:
       scalars.update({f"{name}/{k}": v for k, v in memory.metrics(states[name]).items()})
     return episodes, scalars, dict(ctx.faults)
 
-  def _batches(self, step, episodes) -> tuple[dict[str, types.Batch | None], dict[str, int]]:
-    """The batch of every update that is due, and what went wrong while deriving their episodes."""
+  def _due(self, step, episodes) -> tuple[dict[str, list[types.Episode]], dict[str, int]]:
+    """The episodes of every update that is due, and what went wrong while deriving them."""
     out, ctx = {}, self._context(step)
     for name, update in self.r.updates.items():
       if update.every and (step + 1) % update.every == 0:
-        found = update.derive(episodes, ctx) if update.derive else episodes
-        out[name] = self._prepare(update, found)
+        out[name] = update.derive(episodes, ctx) if update.derive else episodes
     self._note_faults(ctx.faults)
     return out, dict(ctx.faults)
 
@@ -262,8 +231,9 @@ class Loop:
 
   def _evaluate_all(self, step) -> dict[str, float]:
     out = {}
-    for name, tasks in self.r.evals.items():
-      out.update(self._evaluate(step, name, tasks))
+    with self.rollouts.aside():
+      for name, tasks in self.r.evals.items():
+        out.update(self._evaluate(step, name, tasks))
     return out
 
   def _evaluate(self, step, name, tasks) -> dict[str, float]:
@@ -273,7 +243,7 @@ class Loop:
     if not fitting:
       raise config_lib.ConfigError(f"config.evals.{name}: no problem has a prompt that fits")
     key = rng.key(self.config.seed, "eval", name)
-    episodes = self._sampled(self.r.eval_rollout, fitting, key)
+    episodes = self.rollouts.begin(self.r.eval_rollout, fitting, key)()
     ctx = self._context(step)
     episodes, faults = rewards_lib.score_all(
         episodes, {c.score: self.r.eval_verifier}, {}, ctx, deadline=self.config.reward_deadline,
@@ -314,14 +284,15 @@ class Loop:
     if found is None:
       self.r.roles.init()
       return 0
-    step, self.r.roles.states, host = found
-    self.host = {k: host[k] for k in self.host}
+    step, saved, host = found
+    self.r.roles.restore(saved)
+    self.host.update({k: v for k, v in host.items() if k in self.host})
     return step
 
   def _save(self, step):
     self.host["seconds"] = time.monotonic() - self.began
     with self.hosts.phase("checkpoint"):
-      self.checkpoints.save(step, self.r.roles.states, self.host)
+      self.checkpoints.save(step, self.r.roles.saved(), self.host)
 
   def _finish(self, step):
     after = self._evaluate_all(step)
@@ -355,17 +326,6 @@ class Loop:
     for kind, count in faults.items():
       if count:
         self.host["faults"][kind] = self.host["faults"].get(kind, 0) + int(count)
-
-
-def _joined(said) -> list[types.Episode]:
-  """The episodes of several hosts, each with the numbers of its tasks; groups numbered anew."""
-  out = []
-  for part, episodes in said:
-    if any(e.group >= len(part) for e in episodes):
-      raise config_lib.ConfigError("the rollout makes groups of its own, and cannot be split over "
-                                   "hosts: mark it with rljax.types.whole")
-    out += [dataclasses.replace(e, group=part[e.group]) for e in episodes]
-  return out
 
 
 def _guard():

@@ -43,10 +43,15 @@ class Roles:
   role with adapters it holds what is its own only."""
 
   def __init__(self, specs: dict[str, Role], optimizers: dict[str, optim.Optimizer], mesh,
-               seed: int, sampler_layout: sharding.Layout | None = None):
+               seed: int, sampler_layout: sharding.Layout | None = None, speakers=None,
+               lag: bool = False):
     self.specs, self.optimizers, self.mesh, self.seed = specs, optimizers, mesh, seed
     self.sampler_layout = sampler_layout  # None: the sampler reads the trained weights themselves
-    self.own = sharding.own(mesh)  # the devices on which this host samples and scores
+    self.own = sharding.own(mesh)  # the devices on which this host scores
+    self.speakers = speakers or self.own  # and those on which it samples
+    # With lag, samplers read the weights that were held last; `lagging` is off while evaluating.
+    self.behind: dict[str, PyTree] | None = {} if lag else None
+    self.lagging = lag
     self._moved: dict[str, tuple[list, PyTree]] = {}
     self._movers: dict[str, Callable] = {}
     self.states: dict[str, TrainState | PyTree] = {}
@@ -58,6 +63,7 @@ class Roles:
     self._ema = jax.jit(lambda a, b, decay: jax.tree.map(
         lambda x, y: (decay * x + (1 - decay) * y).astype(x.dtype), a, b),
         donate_argnums=0, static_argnums=2)
+    self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
   def owner(self, name: str) -> str:
     """The role whose state an update of this one moves."""
@@ -65,9 +71,9 @@ class Roles:
       name = self.specs[name].shares
     return name
 
-  def base(self, name: str) -> PyTree | None:
+  def base(self, name: str, behind: bool = False) -> PyTree | None:
     """The weights under the adapters of an owner; None if it has no adapters."""
-    return self.params(self.specs[name].shares) if self._adapts(name) else None
+    return self.params(self.specs[name].shares, behind) if self._adapts(name) else None
 
   def _adapts(self, name):
     return self.specs[name].policy.cfg.lora is not None
@@ -90,6 +96,8 @@ class Roles:
       for name in ready:
         self.states[name] = self._create(name)
         waiting.remove(name)
+    if self.behind is not None:
+      self.hold()
 
   def _create(self, name):
     spec, key = self.specs[name], rng.key(self.seed, "init", name)
@@ -112,8 +120,24 @@ class Roles:
     return make(params)
 
   def abstract(self) -> dict[str, PyTree]:
-    """The states as shapes with shardings, without creating a weight: what a restore needs."""
-    return {name: self._abstract(name) for name in self.specs if self.owner(name) == name}
+    """`saved` as shapes with shardings, without creating a weight: what a restore needs."""
+    states = {name: self._abstract(name) for name in self.specs if self.owner(name) == name}
+    behind = {n for n in states if self.behind is not None and self.specs[n].train}
+    return {**states, **{_BEHIND + n: _params(states[n]) for n in sorted(behind)}}
+
+  def saved(self) -> dict[str, PyTree]:
+    """All that a checkpoint holds: the states, and the weights that samplers still read."""
+    return {**self.states, **{_BEHIND + n: x for n, x in (self.behind or {}).items()}}
+
+  def restore(self, saved: dict[str, PyTree]) -> None:
+    self.states = {n: x for n, x in saved.items() if not n.startswith(_BEHIND)}
+    if self.behind is not None:
+      self.behind = {n.removeprefix(_BEHIND): x for n, x in saved.items() if n not in self.states}
+
+  def hold(self) -> None:
+    """From now on samplers read the weights as they are at this moment."""
+    self.behind = {n: self._copy(_params(x)) for n, x in self.states.items()
+                   if self.specs[n].train}
 
   def _abstract(self, name):
     spec = self.specs[name]
@@ -132,23 +156,30 @@ class Roles:
     """Where each array of an owner's state lives."""
     return jax.tree.map(lambda x: x.sharding, self._abstract(name))
 
-  def params(self, name: str) -> PyTree:
-    """All weights that a role's policy reads; adapters joined to their base."""
+  def params(self, name: str, behind: bool = False) -> PyTree:
+    """All weights that a role's policy reads, or those held last; adapters joined to their base."""
     owner = self.owner(name)
-    own = _params(self.states[owner])
-    return lora.join(self.base(owner), own) if self._adapts(owner) else own
+    own = self.behind[owner] if behind and owner in self.behind else _params(self.states[owner])
+    return lora.join(self.base(owner, behind), own) if self._adapts(owner) else own
 
   def sampler_params(self, name: str) -> PyTree:
-    """The same on the devices of this host, in the sampler's layout and dtype; moved there once
-    per change of the weights."""
-    params, layout = self.params(name), self.sampler_layout
-    if layout is None and self.own is self.mesh:
+    """What a sampler reads, on its devices, in its layout and dtype; moved there once per change
+    of the weights."""
+    return self._on(self.speakers, name, self.params(name, self.lagging))
+
+  def _on(self, mesh, name, params):
+    """Weights of a role on devices of this host."""
+    layout = self.sampler_layout
+    if layout is None and mesh is self.mesh:
       return params
-    leaves = jax.tree.leaves(params)
-    kept, moved = self._moved.get(name, ((), None))
+    leaves, place = jax.tree.leaves(params), (name, mesh is self.speakers)
+    kept, moved = self._moved.get(place, ((), None))
     if len(kept) != len(leaves) or any(a is not b for a, b in zip(kept, leaves)):
       moved = sharding.near(self._mover(name)(params) if layout else params, self.own)
-      self._moved[name] = leaves, moved
+      if mesh is not self.own:
+        moved = jax.tree.map(lambda x: jax.device_put(
+            x, jax.sharding.NamedSharding(mesh, x.sharding.spec)), moved)
+      self._moved[place] = leaves, moved
     return moved
 
   def _mover(self, name):
@@ -159,12 +190,14 @@ class Roles:
     return self._movers[name]
 
   def publish(self) -> None:
-    """Moves to every host, if there are several, what may be asked there until the next update.
+    """Moves what may be asked for until the next update to where it is read.
 
-    All of them take part in a move, so it cannot wait for the moment when one of them asks.
+    All of several hosts take part in a move, so it cannot wait for the moment when one of them
+    asks; nor may a sampler beside the trainer move anything.
     """
-    for name in self.specs if self.own is not self.mesh else ():
+    for name in self.specs if self.own is not self.mesh or self.behind is not None else ():
       self.sampler_params(name)
+      self.near(name)
 
   def near(self, name: str) -> tuple[object, PyTree]:
     """(policy, its weights) for calls that this host makes without the others."""
@@ -173,7 +206,7 @@ class Roles:
       return policy, self.params(name)
     rules = self.sampler_layout.rules if self.sampler_layout else "single"
     layout = sharding.Layout(self.own, rules)
-    return dataclasses.replace(policy, layout=layout), self.sampler_params(name)
+    return dataclasses.replace(policy, layout=layout), self._on(self.own, name, self.params(name))
 
   def follow(self, updated: str, step: int) -> None:
     """Moves every role that follows the updated one and is due after this step."""
@@ -182,6 +215,9 @@ class Roles:
       if due and self.owner(spec.follow) == self.owner(updated):
         self.states[name] = self._ema(
             self.states[name], _params(self.states[self.owner(spec.follow)]), spec.decay)
+
+
+_BEHIND = "behind "  # of names in a checkpoint
 
 
 def _params(state):

@@ -70,7 +70,7 @@ def said(child) -> str:
 def run(count: int, args: Sequence[str], **settings) -> str:
   """Runs to the end on all hosts; what the first one printed."""
   children = start(count, args, **settings)
-  outs = [c.communicate(timeout=300)[0] for c in children]
+  outs = [c.communicate(timeout=1200)[0] for c in children]
   for index, c in enumerate(children):
     assert c.returncode == 0, f"host {index} of {count}: {c.returncode}\n{said(c)}"
   return outs[0]

@@ -8,7 +8,7 @@ import pytest
 
 from rljax import types
 from rljax.config import ConfigError
-from rljax.train import distributed, loop
+from rljax.train import distributed, rollouts
 from tests.rewards import make
 
 
@@ -147,10 +147,10 @@ def test_is_whole_looks_into_what_is_bound():
 
 def test_a_rollout_with_groups_of_its_own_must_say_so():
   episodes = [make.episode("a", group=0), make.episode("b", group=1)]
-  joined = loop._joined([([4], episodes[:1]), ([5], [make.episode("c", group=0)])])
+  joined = rollouts._joined([([4], episodes[:1]), ([5], [make.episode("c", group=0)])])
   assert [e.group for e in joined] == [4, 5]
   with pytest.raises(ConfigError, match="rljax.types.whole"):
-    loop._joined([([4], episodes), ([5], [])])
+    rollouts._joined([([4], episodes), ([5], [])])
 
 
 @pytest.mark.parametrize("env", [

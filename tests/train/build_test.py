@@ -78,6 +78,7 @@ ELSEWHERE = {
     "updates.policy.router": "value_test", "updates.policy.pack": "value_test",
     "updates.policy.pack_length": "value_test",
     "memories": "tests/rollouts/versus_test.py",
+    "lag": "lag_test", "layout.sampler": "lag_test",
 }
 
 

@@ -26,4 +26,6 @@ def get_config():
   return c
 
 
-ARMS = {"long": {"steps": 60}, "adam": {"updates.policy.minibatches": 1}}
+ARMS = {"long": {"steps": 60}, "adam": {"updates.policy.minibatches": 1},
+        "lag": {"lag": 1,
+                "updates.policy.objective.correction": fn("rljax.nums:truncated_weight")}}
