@@ -5,7 +5,7 @@ import pytest
 
 from rljax import config as config_lib
 from rljax.config import ConfigError, fn
-from rljax.train import build, distributed, export, loop
+from rljax.train import build, distributed, export, loop, rollouts
 from rljax.train import step as step_lib
 from tests.train import loop_test
 
@@ -150,6 +150,7 @@ class Recorder:
     state.hosts = distributed.ALONE
     state.r, state.config = run, run.config
     state.host = {"curriculum": run.curriculum.init(), "faults": {}}
+    state.rollouts = rollouts.Rollouts(run, distributed.ALONE, state.host)
     state.log = type("Log", (), {"episodes": lambda self, step, episodes: None})()
     return state
 
