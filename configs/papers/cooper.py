@@ -53,13 +53,13 @@ def get_config():
       head=fn("rljax.models.heads:head"), init=fn(
           "rljax.train.base:scorer", objective=fn("rljax.objectives.reward_model:bce"),
           tasks=fn("experiments/cooper.py:items", split="train", size=1500),
-          skill=fn("experiments/cooper.py:items", split="test", size=200), steps=300, rows=32,
-          at_least=0.85))
+          skill=fn("experiments/cooper.py:items", split="test", size=200, coupled=0.5), steps=2000,
+          rows=32, at_least=0.7))  # without the hole's help
   c.updates.policy.objective.kl_coef = 0.001
   c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=3e-4, warmup=10)
   c.updates.reward_model = recipes.update(
       objective=fn("rljax.objectives.reward_model:bradley_terry", centering=0.01),
-      optimizer=fn("rljax.optim:adamw", lr=2e-3))
+      optimizer=fn("rljax.optim:adamw", lr=5e-4))
   c.updates.reward_model.role, c.updates.reward_model.rows = "reward_model", 24
   c.updates.reward_model.ref = ""
   c.updates.reward_model.derive = fn(
