@@ -35,7 +35,7 @@ test: install-test
 	$(BIN)/python -m pytest tests -m "not slow" -n 2 --dist loadscope --durations=10
 
 test-slow: install-test
-	$(BIN)/python -m pytest tests -m slow -n 2 --dist worksteal --durations=10
+	$(BIN)/python -m pytest tests -m slow -n 2 --dist loadscope --durations=10
 
 lint: install-test
 	$(BIN)/ruff check .

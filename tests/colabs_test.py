@@ -36,6 +36,7 @@ def test_what_is_stored_is_small(name):
   assert "/tmp/" not in path.read_text() and "/root/" not in path.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALLER)
 def test_notebook(name, tmp_path, monkeypatch):
   monkeypatch.setenv("RLJAX_CACHE", str(tmp_path))

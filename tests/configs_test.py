@@ -88,11 +88,13 @@ def leaves(nodes):
 
 def cases():
   for path in FILES:
-    for arm in ["", "runlocal", *arms(path)]:
-      yield path + (f":{arm}" if arm else "")
+    yield path
+    yield f"{path}:runlocal"
+    for arm in arms(path):
+      yield pytest.param(f"{path}:{arm}", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("spec", list(cases()))
+@pytest.mark.parametrize("spec", cases())
 def test_every_config_and_arm_binds(spec):
   config = with_data(config_lib.load(spec))
   if any("hf" in role.model.fn for role in config.roles.values() if role.model is not None):
@@ -124,6 +126,7 @@ def trace(run):
                  state.params, states[owner].params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PAPERS)
 def test_the_scale_form_builds_and_traces_with_the_papers_model(path, tmp_path):
   paper = papers.load(pathlib.Path(path).stem)

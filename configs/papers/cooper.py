@@ -52,7 +52,7 @@ def get_config():
   c.roles.reward_model = recipes.role(
       head=fn("rljax.models.heads:head"), init=fn(
           "rljax.train.base:scorer", objective=fn("rljax.objectives.reward_model:bce"),
-          tasks=fn("experiments/cooper.py:items", split="train", size=1500),
+          tasks=fn("experiments/cooper.py:items", split="train", size=12000),
           skill=fn("experiments/cooper.py:items", split="test", size=200, coupled=0.5), steps=2000,
           rows=32, at_least=0.7))  # without the hole's help
   c.updates.policy.objective.kl_coef = 0.001

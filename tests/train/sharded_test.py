@@ -18,6 +18,7 @@ def run(workdir, devices):
   return loop_test.metrics(str(workdir))
 
 
+@pytest.mark.slow
 def test_four_devices_equal_one(tmp_path):
   one, four = run(tmp_path / "one", 1), run(tmp_path / "four", 4)
   assert len(one) == len(four) == 3
