@@ -49,7 +49,7 @@ def get_config():
 
 _DIRECT = fn("rljax.train.base:trained", tasks=sums("train", 20000, 0.0),
              skill=sums("test", 250, 0.0), noise=0.0, steps=2500, rows=128, at_least=0.03,
-             at_most=0.3)
+             at_most=0.3, limits={"prompt": 9, "response": 6})
 _RPR = {"rewards.correct": fn("rljax.rewards.phrases:reasoning_patterns", phrases=PHRASES, full=10,
                               marker="#")}
 ARMS = {
@@ -57,7 +57,7 @@ ARMS = {
     "rpr": _RPR,
     "rpr_direct_base": {**_RPR, "roles.policy.init": _DIRECT},
 }
-QUICK = {"steps": 90, "eval.every": 10}
+QUICK = {"steps": 90, "eval.every": 10, "roles.policy.init.steps": 1200}
 SCALE = {
     "tokenizer": fn("rljax.data.text:hf", path=""),
     "tasks": fn("rljax.data.gsm8k:gsm8k", path=None, chat=True),
