@@ -49,7 +49,7 @@ def test_notebook(name, tmp_path, monkeypatch):
         changed.add(old)
         cell.source = cell.source.replace(old, new)
   assert changed == set(SMALLER[name]), "a line that the test shortens has changed"
-  nbclient.NotebookClient(book, timeout=300, kernel_name="python3",
+  nbclient.NotebookClient(book, timeout=900, kernel_name="python3",
                           resources={"metadata": {"path": str(FOLDER)}}).execute()
   assert len(json.dumps(book)) < 2 * MOST
   errors = [o for c in book.cells if c.cell_type == "code" for o in c.outputs

@@ -103,7 +103,7 @@ class Checkpoints:
 
 
 def _checksums(arrays: PyTree) -> list[int]:
-  """Per leaf, sum over elements of (bits + 1) * (2 * index + 1), mod 2^32: the same, bit for bit,
+  """Per leaf, the sum over elements of a hash of bits and index, mod 2^32: the same, bit for bit,
   however the array is split over devices and hosts."""
   return [int(x) for x in jax.device_get(_sums(jax.tree.leaves(arrays)))]
 
@@ -117,7 +117,10 @@ def _sums(leaves):
     for axis in reversed(range(x.ndim)):
       at = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
       index, stride = index + at * np.uint32(stride % 2**32), stride * x.shape[axis]
-    return jnp.sum((bits.astype(jnp.uint32) + 1) * (2 * index + 1), dtype=jnp.uint32)
+    h = bits.astype(jnp.uint32) + index * np.uint32(0x9E3779B1)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # murmur3's finaliser
+      h = (h ^ (h >> shift)) * np.uint32(factor)
+    return jnp.sum(h ^ (h >> 16), dtype=jnp.uint32)
   return [one(x) for x in leaves]
 
 

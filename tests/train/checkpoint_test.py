@@ -80,3 +80,20 @@ def test_another_model_is_one_error(folder):
   with pytest.raises(ConfigError, match="can be read"):
     c.restore({"a": jnp.zeros((3, 3)), "other": jnp.zeros(2)})
   c.close()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "bool"])
+def test_a_checksum_sees_every_element_and_its_place(dtype):
+  x = np.random.default_rng(0).integers(-1, 2, (4, 6)).astype(jnp.dtype(dtype))
+  checksum = lambda x: checkpoint._checksums([jnp.asarray(x)])[0]
+  seen = {checksum(x), checksum(np.zeros_like(x)), checksum(x[::-1]), checksum(x[:, ::-1]),
+          checksum(x[:3]), checksum(np.roll(x, 1))}
+  assert len(seen) == 6
+  for i in np.ndindex(x.shape):
+    changed = x.copy()
+    changed[i] = not x[i] if dtype == "bool" else x[i] + 1
+    seen.add(checksum(changed))
+  assert len(seen) == 6 + x.size
+  if dtype == "float32":
+    assert checksum(np.float32([1, -1])) != checksum(np.float32([-1, 1]))
+  assert checksum(np.zeros(())) != checksum(np.ones(()))
