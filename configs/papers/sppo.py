@@ -35,8 +35,8 @@ def get_config():
   c.limits.prompt, c.limits.response = 7, 8
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=64, layers=2, heads=4,
                             activation="relu", scan=False)
-  c.roles.policy.init = fn("rljax.train.base:trained", noise=0.5, steps=800, tasks=c.tasks,
-                           skill=c.evals.test, at_least=0.3, at_most=0.5)
+  c.roles.policy.init = fn("rljax.train.base:trained", noise=0.8, steps=700, rows=64,
+                           tasks=c.tasks, skill=c.evals.test, at_least=0.3, at_most=0.5)
   c.roles.ref = recipes.role(init="policy", train=False, follow="policy", decay=0.0, every=50)
   c.rollout = fn("rljax.rollouts.single_turn:single_turn", group_size=5, role="ref")
   c.rewards = {"q": fn("rljax.rewards.verify:verified_by", verifier="rljax.rewards.verify:placed")}

@@ -106,6 +106,19 @@ def test_sorted_digits():
   assert verify.sorted_list(digits, "1 2 2") == 0
 
 
+@pytest.mark.parametrize("text, quality", [
+    ("1223", 1.0), ("1 2 2 3\n", 1.0), ("1232", 0.5), ("122", 0.7), ("12234", 0.95), ("", -0.2),
+    ("x223", 0.75), ("12231111", 0.8), ("9", -0.15)])
+def test_placed_counts_places_and_digits_too_many_or_too_few(text, quality):
+  assert verify.placed(task([1, 2, 2, 3]), text) == pytest.approx(quality)
+
+
+@pytest.mark.parametrize("answer", [[10, 2], "1x", []])
+def test_placed_needs_a_list_of_digits(answer):
+  with pytest.raises(ValueError, match="list of digits"):
+    verify.placed(task(answer), "102")
+
+
 def test_reasoning_gym_scores_by_its_own_rule():
   ts = tasks.reasoning_gym(name="countdown", size=3, split="test")
   for t in ts:
