@@ -21,7 +21,7 @@ def get_config():
   c.limits.prompt, c.limits.response = 8, 5
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=128, layers=3, heads=4,
                             activation="relu", scan=False)
-  c.roles.policy.init = fn("rljax.train.base:trained", noise=0.5, steps=1500)
+  c.roles.policy.init = fn("rljax.train.base:trained", noise=0.5, steps=1800)
   c.roles.ref = recipes.role(init="policy", train=False)
   c.updates.policy.objective.kl_coef = 0.001
   c.updates.policy.optimizer = fn(
