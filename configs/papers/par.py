@@ -67,12 +67,11 @@ def get_config():
   return c
 
 
-_GAE = chain(fn("rljax.advantages:gae"))
-_CRITIC = recipes.ppo()
+_CRITIC = recipes.ppo()  # its returns are without the KL: that of its own logits is nobody's
 _PPO = {
     "roles.critic": _CRITIC.roles.critic, "updates.critic": _CRITIC.updates.critic,
-    "updates.policy.advantage": _GAE, "updates.policy.objective": fn("rljax.objectives.pg:ppo"),
-    "updates.policy.value": "critic", "updates.critic.advantage": _GAE,
+    "updates.policy.advantage": chain(fn("rljax.advantages:gae")),
+    "updates.policy.objective": fn("rljax.objectives.pg:ppo"), "updates.policy.value": "critic",
 }
 ARMS = {
     "par3": {"memories.shaped.shape.slope": 3.0},

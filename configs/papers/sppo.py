@@ -28,8 +28,7 @@ def chosen(by="best_worst", **rates):
 
 def get_config():
   c = recipes.grpo()
-  c.name = "SPPO"
-  c.steps = 150
+  c.name, c.steps = "SPPO", 150
   c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789>?")
   c.tasks, c.evals.test = digits("train", 20000), digits("test", 300)
   c.limits.prompt, c.limits.response = 7, 8
@@ -66,9 +65,10 @@ _CYC = {
     "sampling.slots": 200, "updates.policy.optimizer.lr": 2e-3,
 }
 _DPO = fn("rljax.objectives.preference:dpo", beta=0.1)
+_SLOW = {"updates.policy.optimizer.lr": 1e-4}  # 5e-4 breaks DPO
 ARMS = {
-    "dpo": {"updates.policy.objective": _DPO},
-    "ipo": {"updates.policy.objective": fn("rljax.objectives.preference:ipo", beta=0.1)},
+    "dpo": {"updates.policy.objective": _DPO, **_SLOW},
+    "ipo": {"updates.policy.objective": fn("rljax.objectives.preference:ipo", beta=0.1), **_SLOW},
     "sft": {"updates.policy.objective": fn("rljax.objectives.supervised:sft"),
             "select": chosen("best", score="q", scale=10.0)},
     "cyc": {**_CYC, "updates.policy.objective.beta": 0.3333},
