@@ -94,7 +94,7 @@ def cases():
       yield pytest.param(f"{path}:{arm}", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("spec", cases())
+@pytest.mark.parametrize("spec", list(cases()))
 def test_every_config_and_arm_binds(spec):
   config = with_data(config_lib.load(spec))
   if any("hf" in role.model.fn for role in config.roles.values() if role.model is not None):

@@ -22,3 +22,8 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 def pytest_addoption(parser):
   parser.addoption("--kills", type=int, default=1, help="how often tests/train/kill_test.py kills")
+
+
+def pytest_collection_modifyitems(items):
+  """Whole runs first: two processes share the modules, and a long one at the end keeps one idle."""
+  items.sort(key=lambda item: item.path.parent.name != "train")

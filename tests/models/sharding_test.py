@@ -81,6 +81,7 @@ def test_an_optimizer_state_follows_its_parameters():
   assert got[1].spec == PartitionSpec()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tensor", [1, 2])
 def test_the_sampler_on_eight_devices_equals_one(gaps, tensor):
   """Slots over "data", heads over "tensor", weights split as the sampler holds them."""

@@ -44,6 +44,7 @@ def same_run(a, b, steps):
       assert x[name] == pytest.approx(y[name], rel=1e-5, abs=1e-5), (x["step"], name)
 
 
+@pytest.mark.slow
 def test_two_hosts_equal_one_and_one_goes_on_with_their_checkpoint(tmp_path, one, cache):
   fleet.run(2, args(tmp_path, 2), cache=cache)
   record = json.load(open(tmp_path / "config.json"))
@@ -104,6 +105,7 @@ def test_the_watchdog_names_the_host_that_stalls(tmp_path, cache):
   assert checkpoint.read_host(str(tmp_path / "checkpoints"))[0] >= 1
 
 
+@pytest.mark.slow
 def test_told_to_leave_on_one_host_all_leave_with_a_checkpoint(tmp_path, cache):
   children = fleet.start(2, args(tmp_path, 60, **{"checkpoint.every": 100}), cache=cache)
   wait_for(children[1], "update policy", 2)

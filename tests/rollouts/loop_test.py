@@ -18,6 +18,7 @@ def lines(folder):
   return [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_selfplay_resumes_bit_for_bit_with_its_baselines(tmp_path):
   whole = loop.train(config_lib.load(CONFIG), str(tmp_path / "whole"), quiet=True)
   loop.train(config_lib.load(CONFIG, {"steps": 2}), str(tmp_path / "cut"), quiet=True)

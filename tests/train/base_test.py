@@ -79,6 +79,7 @@ def scorer_of(rows=2, **init):
   return jax.device_get(run.roles.params("judge"))
 
 
+@pytest.mark.slow
 def test_a_reward_model_as_a_base(capsys):
   own = scorer_of()
   assert "base reward model: accuracy" in capsys.readouterr().out
