@@ -53,7 +53,7 @@ def get_config():
 
 _CHOICES = fn("rljax.data.cyclic:choices")
 _CYC = {
-    "tasks": _CHOICES, "evals.test": fn("rljax.data.cyclic:choices", size=32),
+    "tasks": _CHOICES, "evals.test": _CHOICES, "tokenizer.alphabet": "01234?",
     "roles.policy.model": fn("rljax.models.policy:decoder", width=32, layers=1, heads=2,
                              activation="relu", scan=False),
     "roles.policy.init": fn("rljax.train.base:trained", noise=0.0, steps=150, rows=64,
@@ -62,7 +62,7 @@ _CYC = {
     "memories.mixture": fn("rljax.data.memory:mixture", role="ref",
                            measure=fn("rljax.data.cyclic:exploitability")),
     "steps": 480, "roles.ref.every": 8, "prompts": 40, "updates.policy.rows": 80, "eval.every": 0,
-    "sampling.slots": 200, "updates.policy.optimizer.lr": 2e-3,
+    "sampling.slots": 200, "updates.policy.optimizer.lr": 5e-3,
 }
 _DPO = fn("rljax.objectives.preference:dpo", beta=0.1)
 _SLOW = {"updates.policy.optimizer.lr": 1e-4}  # 5e-4 breaks DPO
@@ -71,7 +71,7 @@ ARMS = {
     "ipo": {"updates.policy.objective": fn("rljax.objectives.preference:ipo", beta=0.1), **_SLOW},
     "sft": {"updates.policy.objective": fn("rljax.objectives.supervised:sft"),
             "select": chosen("best", score="q", scale=10.0)},
-    "cyc": {**_CYC, "updates.policy.objective.beta": 0.3333},
+    "cyc": {**_CYC, "updates.policy.objective.beta": 1.0},
     "cyc_dpo": {**_CYC, "updates.policy.objective": _DPO},
 }
 QUICK = {"steps": 60, "roles.ref.every": 20, "eval.every": 20, "eval.samples": 2}
