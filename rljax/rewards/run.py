@@ -76,15 +76,16 @@ def score_all(episodes: Sequence[types.Episode], rewards: Mapping[str, Callable]
   Raises:
     ConfigError: a reward returned a wrong shape, or no episode could be scored at all.
   """
+  over, groups = over or _here, [e.group for e in episodes]
   faults: collections.Counter = collections.Counter()
   reasons = []
   columns = {name: np.zeros(len(episodes)) for name in rewards}
   for whole in (False, True):
     some = {n: r for n, r in rewards.items() if types.is_whole(r) == whole}
-    for rows, (found, counted) in (over or _here)(
-        "rewards", [e.group for e in episodes],
-        lambda rows: _columns(some, [episodes[i] for i in rows], ctx, deadline),
-        whole=whole) if some else ():
+    if not some:
+      continue
+    work = lambda rows, some=some: _columns(some, [episodes[i] for i in rows], ctx, deadline)
+    for rows, (found, counted) in over("rewards", groups, work, whole=whole):
       faults.update(counted)
       for name, (values, fault, reason) in found.items():
         columns[name][rows] = values
@@ -93,8 +94,6 @@ def score_all(episodes: Sequence[types.Episode], rewards: Mapping[str, Callable]
   total = np.zeros(len(episodes))
   for name, values in columns.items():
     total = total + weights.get(name, 1.0) * values
-  with _lock:
-    faults.update(ctx.faults)
   bad = ~np.isfinite(total)
   if bad.any():
     faults["unscored"] = int(bad.sum())

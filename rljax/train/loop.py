@@ -117,7 +117,7 @@ class Loop:
 
   def step(self, step: int) -> dict[str, float]:
     clock = scalars_lib.Clock()
-    episodes, indices, faults = self._rollout(step)
+    episodes, indices, faults = self.rollouts.take(step)
     clock.lap("sample")
     episodes, more = rewards_lib.score_all(
         episodes, self.r.rewards, self.r.reward_weights, self._context(step),
@@ -162,9 +162,6 @@ class Loop:
     return scalars
 
   # --- parts of a step ---
-
-  def _rollout(self, step):
-    return self.rollouts.take(step)
 
   def _context(self, step) -> rewards_lib.Context:
     def sample(role, prompts, seeds, **settings):
@@ -334,9 +331,11 @@ def _guard():
 
 
 class _Null:
-  def write(self, text): ...
+  def write(self, text):
+    pass
 
-  def flush(self): ...
+  def flush(self):
+    pass
 
 
 def read_result(workdir: str) -> dict | None:

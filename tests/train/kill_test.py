@@ -21,14 +21,14 @@ from tests.train import loop_test
 CHILD = """
 import sys, time
 from rljax import main
-from rljax.train import checkpoint, loop
+from rljax.train import checkpoint, loop, rollouts
 def told(cls, name):
   inner = getattr(cls, name)
   def outer(*args, **kwargs):
     print(name, flush=True)
     return inner(*args, **kwargs)
   setattr(cls, name, outer)
-told(loop.Loop, "_rollout")
+told(rollouts.Rollouts, "take")
 told(loop.Loop, "_update")
 told(checkpoint.Checkpoints, "save")
 import jax
