@@ -31,6 +31,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.11",
         "chex>=0.1.90",
         "transformers>=5",
+        "jinja2>=3.1",  # what renders chat templates
         "ml-collections>=1.1",
         "numpy>=2",
         "tensorboardX>=2.6",

@@ -261,29 +261,40 @@ def is_whole(fn: Callable) -> bool:
 # --- needs: what an objective asks of the batch builder -------------------------------------------
 
 
-def needs(rule: Callable[..., set[str]]):
+def needs(rule: Callable[..., set[str]], unit: Callable[..., int] | int = 1):
   """Declares what an objective reads, as a function of its hyperparameters.
 
   `rule(**hyperparameters) -> set` of "adv", "ref_logp", "old_logp", "value", "entropy_grad", and
   "scores": the updated model's head, which then is not a policy whose entropy is logged. The
   builder calls it with the defaults filled in, so a coefficient of zero costs nothing. An objective
   that needs "old_logp" can do without when there is one update per batch; an advantage cannot.
+  `unit` (a number, or such a function): how many adjacent rows it reads together, two for pairs;
+  minibatches keep them together.
   """
   def wrap(fn):
-    fn.needs_rule = rule
+    fn.needs_rule, fn.unit_rule = rule, unit if callable(unit) else lambda **_: unit
     return fn
   return wrap
 
 
 def needs_of(fn: Callable) -> set[str]:
   """The needs of an objective, or of a `functools.partial` of one."""
+  return set(_declared(fn, "needs_rule", ()))
+
+
+def unit_of(fn: Callable) -> int:
+  """How many adjacent rows an objective (or a `functools.partial` of one) reads together."""
+  return _declared(fn, "unit_rule", 1)
+
+
+def _declared(fn, name, default):
   base, bound = fn, {}
   while isinstance(base, functools.partial):
     bound = {**base.keywords, **bound}
     base = base.func
-  rule = getattr(base, "needs_rule", None)
+  rule = getattr(base, name, None)
   if rule is None:
-    return set()
+    return default
   parameters = inspect.signature(base).parameters.values()
   defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-  return set(rule(**{**defaults, **bound}))
+  return rule(**{**defaults, **bound})

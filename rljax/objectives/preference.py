@@ -32,6 +32,10 @@ def _reference(**_):
   return {"ref_logp"}
 
 
+def _nothing(**_):
+  return ()
+
+
 def _soft_cross_entropy(u: Array, p) -> Array:
   """`-p log sg(u) - (1-p) log sg(-u)`."""
   return p * jax.nn.softplus(-u) + (1.0 - p) * jax.nn.softplus(u)
@@ -74,7 +78,7 @@ def _finish(loss_P: Array, h_P: Array, pairs: rows.Pairs, weight_P: Array | None
 # --- pairs, with a reference ----------------------------------------------------------------------
 
 
-@types.needs(_reference)
+@types.needs(_reference, unit=2)
 def dpo(stats: TokenStats, batch: Batch, *, beta: float = 0.1, label_smoothing: float = 0.0,
         soft_label: bool = False, margin: float = 0.0, length_norm: bool = False,
         weighted: bool = False) -> Loss:
@@ -108,7 +112,7 @@ def dpo(stats: TokenStats, batch: Batch, *, beta: float = 0.1, label_smoothing: 
   return _finish(_soft_cross_entropy(u_P, p), h_P, pairs, weight_P)
 
 
-@types.needs(_reference)
+@types.needs(_reference, unit=2)
 def dpo_nll(stats: TokenStats, batch: Batch, *, beta: float = 0.1, nll: float = 1.0) -> Loss:
   """DPO + NLL: `-log sg(beta h) - nll * lbar_w`. https://arxiv.org/abs/2404.19733, eq. 1.
 
@@ -121,7 +125,7 @@ def dpo_nll(stats: TokenStats, batch: Batch, *, beta: float = 0.1, nll: float = 
   return _finish(jax.nn.softplus(-beta * h_P) - nll * lbar_P, h_P, pairs)
 
 
-@types.needs(_reference)
+@types.needs(_reference, unit=2)
 def robust_dpo(stats: TokenStats, batch: Batch, *, beta: float = 0.1,
                label_smoothing: float = 0.1) -> Loss:
   """Robust DPO: `[-(1-e) log sg(beta h) + e log sg(-beta h)] / (1 - 2e)`.
@@ -145,7 +149,7 @@ def robust_dpo(stats: TokenStats, batch: Batch, *, beta: float = 0.1,
   return _finish(loss_P / (1.0 - 2.0 * label_smoothing), h_P, pairs)
 
 
-@types.needs(_reference)
+@types.needs(_reference, unit=2)
 def ipo(stats: TokenStats, batch: Batch, *, beta: float = 0.1, length_norm: bool = False) -> Loss:
   """IPO: `(h - 1/(2 beta))^2`. https://arxiv.org/abs/2310.12036, eq. 17 (beta is its tau).
 
@@ -157,7 +161,7 @@ def ipo(stats: TokenStats, batch: Batch, *, beta: float = 0.1, length_norm: bool
   return _finish((h_P - 0.5 / beta) ** 2, h_P, pairs)
 
 
-@types.needs(_reference)
+@types.needs(_reference, unit=2)
 def hinge(stats: TokenStats, batch: Batch, *, beta: float = 0.1, margin: float = 1.0) -> Loss:
   """Hinge on the log-ratios: `max(0, margin - beta h)`. SLiC-HF, https://arxiv.org/abs/2305.10425.
 
@@ -169,7 +173,7 @@ def hinge(stats: TokenStats, batch: Batch, *, beta: float = 0.1, margin: float =
   return _finish(jax.nn.relu(margin - beta * h_P), h_P, pairs)
 
 
-@types.needs(_reference)
+@types.needs(_reference, unit=2)
 def spin(stats: TokenStats, batch: Batch, *, beta: float = 0.1) -> Loss:
   """SPIN: `-log sg(beta (D_data - D_own))`. https://arxiv.org/abs/2401.01335, eq. 4.7.
 
@@ -180,7 +184,7 @@ def spin(stats: TokenStats, batch: Batch, *, beta: float = 0.1) -> Loss:
   return dpo(stats, batch, beta=beta)
 
 
-@types.needs(_reference)
+@types.needs(_reference, unit=2)
 def osp(stats: TokenStats, batch: Batch, *, beta: float = 0.1, clip: float = 1e-3) -> Loss:
   """Soft preferences: `-p log sg(beta h) - (1-p) log sg(-beta h)`, least at beta h = logit(p).
 
@@ -199,7 +203,7 @@ def osp(stats: TokenStats, batch: Batch, *, beta: float = 0.1, clip: float = 1e-
   return loss.replace(metrics={**loss.metrics, "pref/undecided": undecided})
 
 
-@types.needs(_reference)
+@types.needs(_reference, unit=2)
 def dno(stats: TokenStats, batch: Batch, *, eta: float = 0.1, scale: float = 1.0) -> Loss:
   """DNO, conceptual: `-q log sg(eta h) - (1-q) log sg(-eta h)`, q = sg(scale (r_1 - r_2)).
 
@@ -219,7 +223,7 @@ def dno(stats: TokenStats, batch: Batch, *, eta: float = 0.1, scale: float = 1.0
   return _finish(_soft_cross_entropy(eta * h_P, q_P), h_P, pairs)
 
 
-@types.needs(_reference)
+@types.needs(_reference, unit=3)
 def selm(stats: TokenStats, batch: Batch, *, beta: float = 0.01, alpha: float = 1e-3,
          floor: float | None = None, skip_if_winner: bool = False) -> Loss:
   """SELM: `-log sg(beta h) + alpha beta D_own`. https://arxiv.org/abs/2405.19332.
@@ -245,7 +249,7 @@ def selm(stats: TokenStats, batch: Batch, *, beta: float = 0.01, alpha: float = 
   return loss.replace(metrics={**loss.metrics, "pref/log_ratio_own": own_metric})
 
 
-@types.needs(_reference)
+@types.needs(_reference, unit=2)
 def ld_dpo(stats: TokenStats, batch: Batch, *, beta: float = 0.1, alpha: float = 0.5) -> Loss:
   """Length-desensitised DPO: tokens after the shorter length count alpha in both log-probabilities.
 
@@ -261,7 +265,7 @@ def ld_dpo(stats: TokenStats, batch: Batch, *, beta: float = 0.1, alpha: float =
   return _finish(jax.nn.softplus(-beta * h_P), h_P, pairs)
 
 
-@types.needs(_reference)
+@types.needs(_reference, unit=2)
 def r_dpo(stats: TokenStats, batch: Batch, *, beta: float = 0.1, alpha: float = 0.01) -> Loss:
   """Length-regularised DPO: `-log sg(beta h + alpha (|y_w| - |y_l|))`.
 
@@ -277,6 +281,7 @@ def r_dpo(stats: TokenStats, batch: Batch, *, beta: float = 0.1, alpha: float = 
 # --- pairs, without a reference -------------------------------------------------------------------
 
 
+@types.needs(_nothing, unit=2)
 def simpo(stats: TokenStats, batch: Batch, *, beta: float = 2.0, gamma: float = 1.0) -> Loss:
   """SimPO: `-log sg(beta (lbar_w - lbar_l) - gamma)`. https://arxiv.org/abs/2405.14734, eq. 6.
 
@@ -301,6 +306,7 @@ def log_odds(lbar: Array) -> Array:
   return lbar - log1mexp
 
 
+@types.needs(_nothing, unit=2)
 def orpo(stats: TokenStats, batch: Batch, *, lam: float = 0.1) -> Loss:
   """ORPO: `-lbar_w - lam log sg(log_odds(lbar_w) - log_odds(lbar_l))`.
 
@@ -343,7 +349,7 @@ def sppo(stats: TokenStats, batch: Batch, *, beta: float = 1e-3) -> Loss:
   return rows.reduce(loss_B, valid_B, metrics)
 
 
-@types.needs(_reference)
+@types.needs(_reference, unit=lambda group, **_: max(1, 2 * group))
 def kto(stats: TokenStats, batch: Batch, *, beta: float = 0.1, desirable: float = 1.0,
         undesirable: float = 1.0, group: int = 4) -> Loss:
   """KTO: `desirable (1 - sg(u))` if label = 1, else `undesirable (1 - sg(-u))`, u = beta (D - z0).

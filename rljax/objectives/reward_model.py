@@ -71,7 +71,7 @@ def _cross_entropy(u: Array, p) -> Array:
 # --- pairs ----------------------------------------------------------------------------------------
 
 
-@types.needs(_scores)
+@types.needs(_scores, unit=2)
 def bradley_terry(stats: TokenStats, batch: Batch, *, margin: float = 0.0, soft_label: bool = False,
                   label_smoothing: float = 0.0, centering: float = 0.0, l2: float = 0.0,
                   length: float = 0.0, lm: float = 0.0, weighted: bool = False) -> Loss:
@@ -124,7 +124,7 @@ def _pair_metrics(r_w_P, r_l_P, gap_P, valid_P) -> dict:
           "rm/margin_max": rows.max_metric(gap_P, valid_P)}
 
 
-@types.needs(_scores)
+@types.needs(_scores, unit=2)
 def multi_head(stats: TokenStats, batch: Batch, *, label_smoothing: float = 0.0) -> Loss:
   """K criteria: Bradley-Terry on each of K heads, `-p_k log sg(d_k) - (1-p_k) log sg(-d_k)`.
 
@@ -169,7 +169,7 @@ def _ranked(stats: TokenStats, batch: Batch, size: int) -> tuple[Array, Array, A
   return jnp.where(present_BN, r_BN, 0), rows.column(batch, "rank_BN"), present_BN
 
 
-@types.needs(_scores)
+@types.needs(_scores, unit=lambda size, **_: size)
 def all_pairs(stats: TokenStats, batch: Batch, *, size: int = 4, centering: float = 0.0) -> Loss:
   """K-way ranking: mean of `-log sg(r_i - r_j)` over the pairs rank_i < rank_j, then over prompts.
 
@@ -197,7 +197,7 @@ def all_pairs(stats: TokenStats, batch: Batch, *, size: int = 4, centering: floa
   return rows.reduce(loss_U, (pairs_U > 0).astype(r_UN.dtype), metrics)
 
 
-@types.needs(_scores)
+@types.needs(_scores, unit=lambda size, **_: size)
 def listwise(stats: TokenStats, batch: Batch, *, size: int = 4, top: int = 0) -> Loss:
   """Plackett-Luce: `-sum_k [r_k - logsumexp_{rank_j >= rank_k} r_j]`, summed over a list's ranks.
 
@@ -222,7 +222,7 @@ def listwise(stats: TokenStats, batch: Batch, *, size: int = 4, top: int = 0) ->
   return _reduce_lists(loss_U, r_UN, rank_UN, present_UN)
 
 
-@types.needs(_scores)
+@types.needs(_scores, unit=lambda size, **_: size)
 def best_of_n(stats: TokenStats, batch: Batch, *, size: int = 4) -> Loss:
   """N-way softmax: `-log(sum_{i best} exp r_i / sum_j exp r_j)`; for N = 2, Bradley-Terry.
 
@@ -256,7 +256,7 @@ def _reduce_lists(loss_U, r_UN, rank_UN, present_UN) -> Loss:
   return rows.reduce(loss_U, valid_U, {"rm/best_accuracy": nums.mean_metric(hit_U, valid_U)})
 
 
-@types.needs(_scores)
+@types.needs(_scores, unit=lambda size, **_: size)
 def difference(stats: TokenStats, batch: Batch, *, size: int = 4) -> Loss:
   """MetaRM's inner step: `-2/k^2 sum_{i<j} sg(|r_i - r_j|)`, least when the scores differ.
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,7 @@ class Update:
   value: str
   epochs: int
   minibatches: int
+  unit: int                    # adjacent rows that minibatches keep together
   shapes: collate.Shapes
   pack: Callable | None
   discount: float
@@ -308,7 +310,9 @@ def _update(config, name, policies, optimizers, objectives, leaf, mesh, roles):
       router=spec.router if policies[spec.role].cfg.experts else 0.0,
       monitors=types.needs_of(objective) not in ({"value"}, {"scores"}))
   group = config.rollout.get("group_size", 1)
-  rows = _round_up(spec.rows or config.prompts * group, mesh.size * spec.accum * spec.minibatches)
+  unit = types.unit_of(objective)
+  rows = _round_up(spec.rows or config.prompts * group,
+                   math.lcm(mesh.size, unit) * spec.accum * spec.minibatches)
   limits = config.limits
   shapes = collate.Shapes(rows, _context(limits) - 1, limits.response)
   cut = jax.jit(functools.partial(step_lib.minibatch, count=spec.minibatches)) if several else None
@@ -316,7 +320,7 @@ def _update(config, name, policies, optimizers, objectives, leaf, mesh, roles):
       role=spec.role, speaker=spec.speaker, ref=spec.ref if has_ref else "",
       derive=leaf(f"updates.{name}.derive") if spec.derive else None, every=spec.every,
       value="" if own_value else critic, epochs=spec.epochs,
-      minibatches=spec.minibatches, shapes=shapes, discount=spec.discount,
+      minibatches=spec.minibatches, unit=unit, shapes=shapes, discount=spec.discount,
       pack=_packing(config, name, rows, mesh),
       prepare=jax.jit(prepare), slice=cut,
       step=jax.jit(step, donate_argnums=0, out_shardings=(roles.shardings(owner), None)))

@@ -214,8 +214,8 @@ class Loop:
     base = roles.base(owner)
     collected = []
     orders = [sharding.put_replicated(
-        rng.host(self.config.seed, "minibatch", step, name, e).permutation(update.shapes.B)
-        .astype(np.int32), self.r.mesh) for e in range(update.epochs)] if update.slice else [None]
+        _order(rng.host(self.config.seed, "minibatch", step, name, e), update), self.r.mesh)
+              for e in range(update.epochs)] if update.slice else [None]
     parts = [sharding.put_replicated(np.int32(i), self.r.mesh) for i in range(update.minibatches)]
     with _guard():
       for order in orders:
@@ -323,6 +323,12 @@ class Loop:
     for kind, count in faults.items():
       if count:
         self.host["faults"][kind] = self.host["faults"].get(kind, 0) + int(count)
+
+
+def _order(generator, update) -> np.ndarray:
+  """All rows of a batch in a new order that keeps the rows of a unit together, int32 [B]."""
+  unit_U = generator.permutation(update.shapes.B // update.unit)
+  return (unit_U[:, None] * update.unit + np.arange(update.unit)).ravel().astype(np.int32)
 
 
 def _guard():

@@ -123,6 +123,7 @@ def test_claims_are_checked(place, capsys, change, message):
   assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_continues_to_the_same_claims(place):
   """SIGKILL to the command alone: its trainer lives on, and nobody writes beside it."""
   def start(results):

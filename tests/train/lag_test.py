@@ -38,6 +38,7 @@ def test_samples_are_one_update_behind(tmp_path):
   assert rows[1]["pg/tis_weight_mean"] != pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_in_pieces_is_the_whole_run(tmp_path):
   """Stopped after 1 and 3 steps; evaluations (at 3) fall between a rollout and its use."""
   whole = run(tmp_path / "whole", lag=1)

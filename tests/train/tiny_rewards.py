@@ -1,7 +1,10 @@
 """A reward that a random model earns now and then, and the ways a reward may go wrong."""
 
+import jax.numpy as jnp
 import numpy as np
 
+from rljax import nums, types
+from rljax.objectives import preference, rows
 from rljax.rewards import run
 
 
@@ -28,3 +31,13 @@ def first_two(episodes, ctx):
   """For an update of its own: two episodes, and one fault per call."""
   run.count(ctx, "derived")
   return episodes[:2]
+
+
+@types.needs(lambda **_: {"ref_logp"}, unit=2)
+def pairs_of_one_prompt(stats, batch):
+  """DPO, and the share of its pairs whose rows have the same prompt (four tokens)."""
+  loss = preference.dpo(stats, batch)
+  prompt_P2S = rows.units(batch.inputs["tokens_BS"][:, :4], 2)
+  same_P = jnp.all(prompt_P2S[:, 0] == prompt_P2S[:, 1], axis=-1).astype(jnp.float32)
+  return loss.replace(metrics={**loss.metrics,
+                               "same": nums.mean_metric(same_P, rows.valid(batch, 2))})

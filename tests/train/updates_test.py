@@ -1,5 +1,6 @@
 """Several updates: each on episodes of its own making, each at its own cadence."""
 
+import functools
 import json
 
 import jax
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 
 from rljax import config as config_lib
+from rljax import types
 from rljax.config import ConfigError, fn
+from rljax.objectives import pg, preference, reward_model
 from rljax.train import build, loop
 from tests.train import loop_test
 
@@ -36,6 +39,24 @@ def test_an_update_trains_on_what_it_derives(tmp_path):
   b, _, _ = run(tmp_path / "b", steps=2, updates__policy__minibatches=1)
   assert any(np.abs(x - y).max() > 1e-6 for x, y in zip(
       jax.tree.leaves(a.params), jax.tree.leaves(b.params)))
+
+
+def test_minibatches_keep_pairs_together(tmp_path):
+  _, rows, _ = run(
+      tmp_path, select=fn("rljax.data.pairs:best_worst"), steps=3, updates__policy__epochs=2,
+      updates__policy__objective=fn("tests/train/tiny_rewards.py:pairs_of_one_prompt"))
+  trained = [r for r in rows if "same" in r]
+  assert trained and all(r["same"] == 1.0 for r in trained)
+
+
+@pytest.mark.parametrize("objective, unit", [
+    (pg.grpo, 1), (preference.sppo, 1), (reward_model.bce, 1), (preference.dpo, 2),
+    (preference.orpo, 2), (preference.selm, 3), (reward_model.bradley_terry, 2),
+    (functools.partial(preference.kto, group=3), 6),
+    (functools.partial(preference.kto, group=0), 1),
+    (functools.partial(reward_model.all_pairs, size=5), 5), (lambda stats, batch: None, 1)])
+def test_how_many_rows_an_objective_reads_together(objective, unit):
+  assert types.unit_of(objective) == unit
 
 
 def test_without_an_episode_an_update_is_skipped_and_counted(tmp_path):

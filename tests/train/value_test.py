@@ -141,6 +141,7 @@ def test_frozen_parameters_stay_and_have_no_state(tmp_path):
     assert np.array_equal(x, after[path]) == frozen, path
 
 
+@pytest.mark.slow
 def test_the_router_is_balanced_by_its_weight(tmp_path):
   experts = dict(roles__policy__model__experts=4, roles__policy__model__experts_per_token=1,
                  updates__policy__objective__kl_coef=0.0)
@@ -153,6 +154,7 @@ def test_the_router_is_balanced_by_its_weight(tmp_path):
   assert said == [False, True]
 
 
+@pytest.mark.slow
 def test_packed_rows_train_the_same(tmp_path):
   """Few rows of the model hold what many held; too few rows are a counted fall-back."""
   shapes = {(0, 0): None, (10, 0): None, (4, 24): None, (1, 0): 2}
