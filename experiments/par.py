@@ -44,7 +44,7 @@ def annotator(episodes: Sequence[Episode], ctx, *, fondness: float = 0.3) -> np.
   return gold(episodes, ctx) + fondness * marks
 
 
-def texts(*, split: str = "train", size: int = 2000, share: float = 0.6, marked: float = 0.15,
+def texts(*, split: str = "train", size: int = 2000, share: float = 0.7, marked: float = 0.15,
           seed: int = 0) -> tasks.TaskSet:
   """"bdagch:" asks for "bd", "ag" and "ch", in any order; demos such as "efag!chd".
 
@@ -56,7 +56,7 @@ def texts(*, split: str = "train", size: int = 2000, share: float = 0.6, marked:
     letters = [LETTERS[k] for k in draws.permutation(len(LETTERS))[:2 * PAIRS]]
     pairs = ["".join(letters[i:i + 2]) for i in range(0, 2 * PAIRS, 2)]
     places = [p for p in pairs if draws.random() < share]
-    places += [LETTERS[k] for k in draws.integers(len(LETTERS), size=draws.integers(2, 9))]
+    places += [LETTERS[k] for k in draws.integers(len(LETTERS), size=draws.integers(1, 6))]
     order = draws.permutation(len(places))
     demo = "".join(places[k] + MARK * (draws.random() < marked) for k in order)
     key = "".join(letters)

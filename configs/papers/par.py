@@ -42,7 +42,7 @@ def get_config():
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=64, layers=2, heads=4,
                             activation="relu", scan=False)
   c.roles.policy.init = fn("rljax.train.base:trained", tasks=texts("train", 20000), noise=0.0,
-                           skill=texts("test", 300), steps=800, rows=64, at_least=0.05,
+                           skill=texts("test", 300), steps=2500, rows=64, at_least=0.05,
                            at_most=0.5, limits={"prompt": 7, "response": 32})
   c.roles.ref = recipes.role(init="policy", train=False)
   c.roles.reward_model = recipes.role(
@@ -50,7 +50,7 @@ def get_config():
           "rljax.train.base:scorer", tasks=texts("train", 2000, 1), skill=texts("test", 300, 1),
           rollout=fn("rljax.rollouts.single_turn:compared", noise=0.15,
                      prefer=fn("experiments/par.py:annotator")),
-          steps=300, rows=32, at_least=0.6))
+          steps=300, rows=32, at_least=0.6, from_policy=True))
   c.rewards, c.reward_weights = {"gold": GOLD}, {"gold": 0.0}
   c.reward_deadline = 600.0  # models, on a machine that may be busy
   c.memories.shaped = fn("rljax.data.memory:shaped", reward=fn("rljax.rewards.model:score"),

@@ -72,7 +72,7 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
 
 def scorer(setup, *, tasks, skill, rollout=None, objective=None, at_least: float = 0.6,
            at_most: float = 1.0, steps: int = 300, rows: int = 32, lr: float = 1e-3, seed: int = 0,
-           problems: int = 200, limits: dict | None = None) -> PyTree:
+           problems: int = 200, limits: dict | None = None, from_policy: bool = False) -> PyTree:
   """Trains the role as a reward model on compared responses, to a stated accuracy.
 
   An ordinary run of the `reward_model` recipe in the cache folder, as in `trained`; a role "policy"
@@ -89,6 +89,8 @@ def scorer(setup, *, tasks, skill, rollout=None, objective=None, at_least: float
     seed: of the base, apart from the run's.
     problems: how many measure the skill.
     limits: {"prompt", "response"} of the base's own run; default the run's.
+    from_policy: begin with the weights of the policy's base, under a new head (InstructGPT,
+      https://arxiv.org/abs/2203.02155, section 3.5); False = with random ones.
 
   Raises:
     ConfigError: the accuracy was missed.
@@ -102,6 +104,8 @@ def scorer(setup, *, tasks, skill, rollout=None, objective=None, at_least: float
   c.roles.reward_model.head = parent.roles[setup.role].head
   if "policy" in parent.roles:
     c.roles.policy = recipes.role(parent.roles.policy.model, parent.roles.policy.init, train=False)
+  if from_policy:
+    c.roles.reward_model.init = "policy"
   if rollout is not None:
     c.rollout = c.eval.rollout = rollout.leaf
   if objective is not None:

@@ -76,18 +76,26 @@ def scorer_of(rows=2, **init):
                                     "rows": rows, "limits": limits, **init}))
   run = build.build(config)
   run.roles.init()
-  return jax.device_get(run.roles.params("judge"))
+  return jax.device_get((run.roles.params("judge"), run.roles.params("policy")))
 
 
 @pytest.mark.slow
 def test_a_reward_model_as_a_base(capsys):
-  own = scorer_of()
+  own, _ = scorer_of()
   assert "base reward model: accuracy" in capsys.readouterr().out
   assert np.abs(own["value"]["out"]).max() > 0
-  jax.tree.map(np.testing.assert_array_equal, own, scorer_of())
+  jax.tree.map(np.testing.assert_array_equal, own, scorer_of()[0])
   assert "training" not in capsys.readouterr().out
   bce = fn("rljax.objectives.reward_model:bce")
   for knob in ({"objective": bce}, {"rows": 3}, {"lr": 1e-4}, {"seed": 1}, {"steps": 1}):
-    assert differ(own, scorer_of(**knob)), knob
+    assert differ(own, scorer_of(**knob)[0]), knob
   with pytest.raises(config_lib.ConfigError, match="base reward model has accuracy .*wanted 1.5"):
     scorer_of(at_least=1.5)
+
+
+@pytest.mark.slow
+def test_a_reward_model_may_begin_with_the_policys_weights():
+  judge, policy = scorer_of(lr=0.0, from_policy=True)
+  np.testing.assert_array_equal(judge["embed"], policy["embed"])
+  judge, policy = scorer_of(lr=0.0)
+  assert np.abs(judge["embed"] - policy["embed"]).max() > 0.01
