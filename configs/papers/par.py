@@ -34,7 +34,7 @@ def chain(*steps):
 def get_config():
   c = recipes.grpo()
   c.name = "PAR"
-  c.steps = 300
+  c.steps = 200
   c.tokenizer = fn("rljax.data.text:char", alphabet="abcdefgh!:")
   c.tasks, c.evals.test = texts("train", 256), texts("test", 100)
   c.limits.prompt, c.limits.response = 7, 32
