@@ -25,8 +25,8 @@ def context(policy_knows="k"):
   def sample(role, prompts, seeds, **settings):
     assert settings == {"max_tokens": 3} and all(TOKENIZER.decode(p)[-1] == "x" for p in prompts)
     known = {"policy": policy_knows, "ref": "k"}[role]
-    says = ["a" if TOKENIZER.decode(p)[0] in known or (
-        TOKENIZER.decode(p)[0] == "b" and seed % 2) else "u" for p, (_, seed) in zip(prompts, seeds)]
+    asked = [(TOKENIZER.decode(p)[0], seed) for p, (_, seed) in zip(prompts, seeds)]
+    says = ["a" if q in known or (q == "b" and seed % 2) else "u" for q, seed in asked]
     return [type("C", (), {"tokens": TOKENIZER.response(s), "status": types.STOP}) for s in says]
   return run.Context(0, 0, TOKENIZER, sample=sample)
 
