@@ -57,6 +57,14 @@ def finished(tmp_path_factory):
   return workdir, states, counts
 
 
+def test_a_memory_may_write_the_tasks_and_remembers_after_a_resume(tmp_path):
+  for steps in (2, 3):
+    loop.train(load(steps=steps, eval__every=0, memories__own=config_lib.fn(
+        "tests/train/tiny_rewards.py:renamed")), str(tmp_path), quiet=True)
+  asked = {e["step"]: e["task"] for e in episodes(tmp_path) if "phase" not in e["info"]}
+  assert [asked[k].rpartition("/")[2] for k in range(3)] == ["0", "1", "2"]
+
+
 def test_run_folder(finished):
   workdir, states, _ = finished
   result = json.load(open(os.path.join(workdir, "result.json")))

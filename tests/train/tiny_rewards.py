@@ -1,7 +1,10 @@
 """A reward that a random model earns now and then, and the ways a reward may go wrong."""
 
+import dataclasses
+
 import numpy as np
 
+from rljax.data import memory
 from rljax.rewards import run
 
 
@@ -28,3 +31,12 @@ def first_two(episodes, ctx):
   """For an update of its own: two episodes, and one fault per call."""
   run.count(ctx, "derived")
   return episodes[:2]
+
+
+def renamed():
+  """A memory that writes into the names of the tasks how many steps it has seen."""
+  def tasks(state, asked, draws):
+    assert draws.random() < 1
+    return [dataclasses.replace(t, id=f"{t.id}/{state['steps']}") for t in asked]
+  return memory.Memory(lambda: {"steps": 0}, lambda state, episodes, ctx: (
+      {"steps": state["steps"] + 1}, episodes), tasks=tasks)
