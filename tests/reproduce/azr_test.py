@@ -1,4 +1,4 @@
-"""Absolute Zero's buffers: what enters, what is shown, what is solved; whitening by task and role."""
+"""Absolute Zero: what enters the buffers, is shown, is solved; whitening by task and role."""
 
 import json
 
