@@ -12,12 +12,14 @@ import numpy as np
 from rljax import rng, types
 from rljax.data import memory, pairs
 from rljax.evals import pass_at_k
+from rljax.rewards import verify
 from rljax.types import Episode, Task
 
 _TERM = re.compile(r"([+*-])(\d)")
 _APPLY = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 
 
+@verify.bounded
 def outcome(task: Task, text: str) -> float:
   """Verifier: the last value is right, whatever stands before it."""
   return float(text.rpartition(";")[2] == str(task.info["values"][-1]))

@@ -18,6 +18,7 @@ import numpy as np
 
 from rljax import rng
 from rljax.data import tasks, text
+from rljax.rewards import verify as verify_lib
 from rljax.types import Task
 
 _EACH = {"inc": lambda d: (d + 1) % 10, "dec": lambda d: (d - 1) % 10, "dbl": lambda d: 2 * d % 10}
@@ -77,6 +78,7 @@ def formatted(task: Task, said: str) -> bool:
   return bool(form.fullmatch(said))
 
 
+@verify_lib.bounded
 def verify(task: Task, said: str) -> float:
   """Verifier: executes. Abduction accepts any input with the output, induction any program that
   gives the outputs of the hidden inputs."""
