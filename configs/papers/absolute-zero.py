@@ -27,7 +27,7 @@ def base():
       fn("rljax.data.minilist:proposals"),
       fn("rljax.data.minilist:problems", ops=(1,), size=100000)))
   return fn("rljax.train.base:trained", tasks=read, skill=problems(ops=(1,)), noise=0.0, steps=1500,
-            rows=96, at_least=0.5, at_most=1.0)
+            rows=96, pack=(28, 96), at_least=0.5, at_most=1.0)
 
 
 def get_config():

@@ -19,7 +19,7 @@ TRUTH = fn("rljax.rewards.verify:task_verifier")
 def rollout(name, **knobs):
   env = fn("rljax.envs.base:tools", tools={"search": fn("experiments/mash.py:lookup")}, max_calls=2,
            pad="", invalid_text="", limit_text="limit")
-  return fn(f"rljax.rollouts.multi_turn:{name}", env=env, **knobs)
+  return fn(f"rljax.rollouts.multi_turn:{name}", env=env, workers=1, **knobs)
 
 
 def shown(*kinds, **knobs):
@@ -32,7 +32,7 @@ def base(*drills, **knobs):
              parts=(fn("experiments/mash.py:declared"), shown("G3"), *drills))
   return fn("rljax.train.base:trained", tasks=mixed, skill=fn("experiments/mash.py:questions"),
             rollout=rollout("demonstrations"), answer=rollout("multi_turn"), noise=0.0, steps=1000,
-            rows=144, lr=3e-3, **{"at_least": 0.55, "at_most": 0.9, **knobs})
+            rows=144, pack=(22, 96), lr=3e-3, **{"at_least": 0.55, "at_most": 0.9, **knobs})
 
 
 READ = shown("K", "U", given=1, searches=(0.0, 0.8, 0.2))

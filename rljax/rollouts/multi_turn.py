@@ -72,8 +72,8 @@ def multi_turn(samplers: Mapping, tasks: Sequence[types.Task], key, *, env: base
 
 
 def demonstrations(samplers: Mapping, tasks: Sequence[types.Task], key, *, env: base.Env,
-                   role: str = "policy", observation_tokens: int = 0, message: bool = False
-                   ) -> list[types.Episode]:
+                   role: str = "policy", observation_tokens: int = 0, message: bool = False,
+                   workers: int = 8) -> list[types.Episode]:
   """One episode per task in which the policy says `task.info["turns"]`, for supervised training.
 
   The environment answers as it does in `multi_turn`; nothing is sampled. A turn that does not end
@@ -86,7 +86,8 @@ def demonstrations(samplers: Mapping, tasks: Sequence[types.Task], key, *, env: 
   shown = dialogue.Shown(samplers[role], tasks, env.stop)
   most = max(map(len, shown.turns.values()), default=1)
   episodes = multi_turn({role: shown}, tasks, key, env=env, group_size=1, role=role,
-                        max_turns=most + 1, observation_tokens=observation_tokens, message=message)
+                        max_turns=most + 1, observation_tokens=observation_tokens, message=message,
+                        workers=workers)
   return [_given(e, e.task.info.get("given", 0)) for e in episodes]
 
 
