@@ -60,6 +60,7 @@ def get_config():
       objective=fn("rljax.objectives.pg:reinforce_pp"),
       optimizer=fn("rljax.optim:adamw", lr=3e-4, warmup=5))
   c.updates.policy.rows = c.prompts
+  c.updates.policy.pack, c.updates.policy.pack_length = 80, 96
   c.eval.greedy, c.eval.by, c.eval.limit = True, "kind", 0
   c.checkpoint.every, c.episodes_max_bytes = 75, 40_000_000
   return c
@@ -72,7 +73,7 @@ ARMS = {
     "no_examples": {"memories.buffers.examples": 0},  # no claim reads it
     "any_valid": {"rewards.role.reward.form": "valid"},
 }
-QUICK = {"steps": 100, "prompts": 96, "updates.policy.rows": 96}
+QUICK = {"steps": 100, "prompts": 96, "updates.policy.rows": 96, "updates.policy.pack": 40}
 RUNLOCAL = {"prompts": 12, "updates.policy.rows": 12}
 SCALE = {
     "tokenizer": fn("rljax.data.text:hf", path=""), "steps": 500, "prompts": 384,
@@ -80,6 +81,7 @@ SCALE = {
     "rollout.validate.pairs": 10, "roles.policy.model": fn("rljax.models.hf:model", path=""),
     "roles.policy.init": fn("rljax.models.hf:params", path=""), "limits.prompt": 6144,
     "sampling.prompt_buckets": (512, 6144), "limits.response": 8096, "updates.policy.accum": 128,
+    "updates.policy.pack": 0, "updates.policy.pack_length": 0,
     "updates.policy.optimizer": fn("rljax.optim:adamw", lr=1e-6, max_norm=1.0),
 }
 
