@@ -40,12 +40,12 @@ def get_config():
   c.memories.kept = fn("experiments/rest-mcts-star.py:kept")
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=64, layers=2, heads=4,
                             activation="relu", scan=False)
-  c.roles.policy.init = fn("rljax.train.base:trained", noise=0.0, steps=600, rows=64,
+  c.roles.policy.init = fn("rljax.train.base:trained", noise=0.0, steps=275, rows=64,
                            tasks=chains("train", 20000), skill=chains("test", 300), at_least=0.4,
                            at_most=0.6)
   head = fn("rljax.models.heads:head")
   first = fn("rljax.train.base:scorer", tasks=chains("train", 20000), skill=chains("test", 300),
-             rollout=fn("experiments/rest-mcts-star.py:labelled"), steps=1500, rows=64,
+             rollout=fn("experiments/rest-mcts-star.py:labelled"), steps=1000, rows=64,
              objective=fn("rljax.objectives.reward_model:regression"), at_least=0.75)
   follow = dict(train=False, decay=0.0, every=30)  # what an iteration begins with
   c.roles.start = recipes.role(init="policy", follow="policy", **follow)
