@@ -49,7 +49,7 @@ def _print_result(result, workdir, page):
     else:
       rows[name] = name, before.get(name, math.nan), after[name]
   for label, b, a in report_data.tables(rows)[0].values():  # the report shows the tables
-    print(f"{label:<22}{b:>10.3f}{a:>10.3f}")
+    print(f"{label:<22}{float(b):>10.3f}{float(a):>10.3f}")  # a file holds NaN as "nan"
   print(f"\n{result['steps']} steps, {result['seconds']:.0f} s, "
         f"{result['tokens_per_second']:.0f} sampled tokens/s, "
         f"{result['skipped_updates']} skipped updates")

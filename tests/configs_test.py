@@ -18,7 +18,8 @@ QUICK = ("configs/quickstart.py", "configs/reward_model.py")  # run by `make tes
 PAPERS = [f for f in FILES if f.startswith("configs/papers/")]
 DATA = str(ROOT / "tests/data/fixtures/word_problems.jsonl")
 FILES_OF = {"rewritten": "rewritten.jsonl", "comparisons": "comparisons.jsonl"}  # others: DATA
-COLUMNS = {"reference", "baseline_B", "seat_B", "guided_B", "win_rate"}  # that some slot adds
+COLUMNS = {"reference", "baseline_B", "seat_B", "guided_B", "win_rate", "type_B", "role_B",
+           "target"}  # that some slot adds
 
 # config.json of the models that papers name, without which nothing can be traced at their size.
 _QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu",

@@ -7,8 +7,9 @@ _APPLY = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a 
 
 
 def running(*, steps: int = 3, min_steps: int | None = None, modulus: int = 10,
-            operators: str = "+-", template: str = "{problem}=", split: str = "train",
-            size: int = 20000, seed: int = 0, test_share: float = 0.1) -> tasks.TaskSet:
+            operators: str = "+-", separator: str = "", template: str = "{problem}=",
+            split: str = "train", size: int = 20000, seed: int = 0, test_share: float = 0.1
+            ) -> tasks.TaskSet:
   """"3+4-2+5=" -> "750": the value after each operation, modulo `modulus`; digits below it.
 
   Operators have one precedence: a chain is read like a pocket calculator. The answer is every value
@@ -18,6 +19,7 @@ def running(*, steps: int = 3, min_steps: int | None = None, modulus: int = 10,
     steps, min_steps: operations k, uniform in [min_steps, steps] (default: k = steps).
     modulus: 2 to 10.
     operators: some of "+-*".
+    separator: between the values of the answer: ";" makes them steps that a search can tell apart.
 
   Raises:
     ValueError: a setting out of its range.
@@ -37,7 +39,7 @@ def running(*, steps: int = 3, min_steps: int | None = None, modulus: int = 10,
     for op, digit in zip(ops, digits[1:]):
       values.append(_APPLY[op](values[-1], digit) % modulus)
     problem = str(digits[0]) + "".join(f"{op}{d}" for op, d in zip(ops, digits[1:]))
-    answer = "".join(map(str, values[1:]))
+    answer = separator.join(map(str, values[1:]))
     return problem, Task(
         id="", prompt=tasks.fill(template, {"problem": problem}), answer=answer, demo=answer,
         verifier="rljax.rewards.verify:exact", info={"steps": k, "values": values[1:]})

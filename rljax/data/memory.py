@@ -1,8 +1,9 @@
-"""State of a recipe over its steps: moving baselines, normalisers, records per task.
+"""State of a recipe over its steps: moving baselines, normalisers, records per task, buffers.
 
 A memory sits between the rewards and the selection: it sees all scored episodes of a step, may ask
-models (`rewards.run.Context`), and may change the episodes (a column, a score). Its state is JSON
-and part of the checkpoint, so a run that was killed goes on with the same numbers.
+models (`rewards.run.Context`), and may change the episodes (a column, a score). Before the rollout
+of a step it may change the tasks, by what it remembers. Its state is JSON and part of the
+checkpoint, so a run that was killed goes on with the same numbers.
 """
 
 import dataclasses
@@ -25,11 +26,13 @@ class Memory:
     init: () -> state, JSON-like.
     update: (state, episodes, ctx) -> (state, episodes), as many episodes in the same order.
     metrics: state -> numbers for the log, by name.
+    tasks: (state, tasks, numpy generator) -> the tasks to ask, as many in the same order.
   """
 
   init: Callable
   update: Callable
   metrics: Callable[[dict], Mapping[str, float]] = lambda state: {}
+  tasks: Callable = lambda state, tasks, draws: tasks
 
 
 def baselines(*, by: tuple[str, ...] = ("game", "seat"), decay: float = 0.95,

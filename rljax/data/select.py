@@ -1,4 +1,5 @@
-"""Which episodes train: `(episodes, *, ...) -> episodes`, whole groups at a time, order kept.
+"""Which episodes train: `(episodes, *, ...) -> episodes`, order kept; all but `right` keep whole
+groups.
 
 A dropped episode leaves the batch before `collate`: it enters no group statistic, no whitening and
 no divisor: N in "mean over rows" counts the kept ones only. DAPO refills the batch; without a
@@ -54,6 +55,13 @@ def dynamic_sampling(episodes: Sequence[types.Episode], *, score: str = "reward"
   """
   means = {g: x.mean() if len(x) else np.nan for g, x in groups(episodes, score).items()}
   return [e for e in episodes if low < means[e.group] < high]
+
+
+def right(episodes: Sequence[types.Episode], *, score: str = "correct", threshold: float = 0.5
+          ) -> list[types.Episode]:
+  """Keeps the episodes with a score of at least `threshold`: what expert iteration and ReST-EM
+  (https://arxiv.org/abs/2312.06585) imitate. A NaN is not kept."""
+  return [e for e in episodes if e.scores.get(score, np.nan) >= threshold]
 
 
 def top_variance(episodes: Sequence[types.Episode], *, score: str = "reward",

@@ -1,6 +1,7 @@
-"""Tokenizers behind one small interface: characters, bytes, any Hugging Face tokenizer folder."""
+"""Tokenizers behind one small interface: characters, given pieces, bytes, Hugging Face folders."""
 
 import os
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -80,14 +81,44 @@ class CharTokenizer(Tokenizer):
     return "".join(self.alphabet[i - 2] for i in np.asarray(ids).tolist()
                    if 2 <= i < self.vocab_size)
 
+  def save(self, folder: str) -> None:
+    _save_words(folder, self._ids, r"[\s\S]")
+
+
+class PiecesTokenizer(Tokenizer):
+  """One id per string of a list, at every place the longest that fits; 0 pads, 1 ends."""
+
+  def __init__(self, pieces: Sequence[str]):
+    if len(set(pieces)) != len(pieces) or not pieces or not all(pieces):
+      raise ConfigError("tokenizer: pieces are strings, all different and not empty")
+    self.pieces = tuple(pieces)
+    self.pad_id, self.eos_id, self.stop_ids = 0, 1, (1,)
+    self.vocab_size = len(pieces) + 2
+    self._ids = {p: i + 2 for i, p in enumerate(pieces)}
+    longest_first = sorted(pieces, key=len, reverse=True)
+    self._piece = re.compile("|".join(map(re.escape, longest_first)))
+
+  def encode(self, text: str) -> np.ndarray:
+    found = self._piece.findall(text)
+    if sum(map(len, found)) != len(text):
+      raise ConfigError(f"tokenizer: {text[:60]!r} is not made of the pieces of the tokenizer")
+    return np.asarray([self._ids[p] for p in found], np.int32)
+
+  def decode(self, ids: Sequence[int]) -> str:
+    return "".join(self.pieces[i - 2] for i in np.asarray(ids).tolist()
+                   if 2 <= i < self.vocab_size)
 
   def save(self, folder: str) -> None:
-    import tokenizers
-    ids = {"<pad>": self.pad_id, "<end>": self.eos_id, **self._ids}
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="<pad>"))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
-    made.decoder = tokenizers.decoders.Fuse()
-    _save(made, folder)
+    _save_words(folder, self._ids, self._piece.pattern)
+
+
+def _save_words(folder, ids, pattern):
+  import tokenizers
+  made = tokenizers.Tokenizer(tokenizers.models.WordLevel(
+      {"<pad>": 0, "<end>": 1, **ids}, unk_token="<pad>"))
+  made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+  made.decoder = tokenizers.decoders.Fuse()
+  _save(made, folder)
 
 
 class ByteTokenizer(Tokenizer):
@@ -191,6 +222,15 @@ def char(*, alphabet: str = "0123456789+-*/()=., ") -> Tokenizer:
     ConfigError: an empty alphabet or a repeated character; later, a character outside it.
   """
   return CharTokenizer(alphabet)
+
+
+def pieces(*, pieces: tuple) -> Tokenizer:
+  """The given strings, such as words and tags, each of which is one token.
+
+  Raises:
+    ConfigError: no pieces, an empty or a repeated one; later, text that they do not make up.
+  """
+  return PiecesTokenizer(pieces)
 
 
 def byte() -> Tokenizer:

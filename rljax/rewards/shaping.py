@@ -56,6 +56,15 @@ def gate(episodes: Sequence[Episode], ctx, *, reward: Callable, by: Callable,
   return np.where(np.isnan(g), np.nan, out)
 
 
+def three_levels(episodes: Sequence[Episode], ctx, *, reward: Callable, formatted: Callable,
+                 wrong: float = -0.5, broken: float = -1.0) -> np.ndarray:
+  """The reward where it is above 0, `wrong` where it is not, `broken` where `formatted` is below
+  1/2: Absolute Zero's composite, https://arxiv.org/abs/2505.03335, equation 6."""
+  r, form = _values(reward, episodes, ctx), _values(formatted, episodes, ctx)
+  out = np.where(form < 0.5, broken, np.where(r > 0, r, wrong))
+  return np.where(np.isnan(r) | np.isnan(form), np.nan, out)
+
+
 def linear(episodes: Sequence[Episode], ctx, *, reward: Callable, scale: float = 1.0,
            offset: float = 0.0) -> np.ndarray:
   """scale * reward + offset: scale 2 and offset -1 turn {0, 1} into {-1, 1}."""

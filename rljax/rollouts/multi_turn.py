@@ -2,8 +2,11 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from rljax import config, rng, types
 from rljax.envs import base
@@ -69,20 +72,33 @@ def multi_turn(samplers: Mapping, tasks: Sequence[types.Task], key, *, env: base
 
 
 def demonstrations(samplers: Mapping, tasks: Sequence[types.Task], key, *, env: base.Env,
-                   role: str = "policy", observation_tokens: int = 0, message: bool = False
-                   ) -> list[types.Episode]:
+                   role: str = "policy", observation_tokens: int = 0, message: bool = False,
+                   workers: int = 8) -> list[types.Episode]:
   """One episode per task in which the policy says `task.info["turns"]`, for supervised training.
 
   The environment answers as it does in `multi_turn`; nothing is sampled. A turn that does not end
-  with a stop string has its end token.
+  with a stop string has its end token. The first `task.info["given"]` tokens of the first turn
+  (none where it is missing) are read instead of said: a decision that is not to be learned.
 
   Raises:
     ConfigError: a task without turns, or whose turns are over before the environment is done.
   """
   shown = dialogue.Shown(samplers[role], tasks, env.stop)
   most = max(map(len, shown.turns.values()), default=1)
-  return multi_turn({role: shown}, tasks, key, env=env, group_size=1, role=role, max_turns=most + 1,
-                    observation_tokens=observation_tokens, message=message)
+  episodes = multi_turn({role: shown}, tasks, key, env=env, group_size=1, role=role,
+                        max_turns=most + 1, observation_tokens=observation_tokens, message=message,
+                        workers=workers)
+  return [_given(e, e.task.info.get("given", 0)) for e in episodes]
+
+
+def _given(episode, count):
+  """The first tokens that the policy says belong to the prompt."""
+  if not count:
+    return episode
+  prompt, said = episode.turns[:2]
+  read = dataclasses.replace(prompt, tokens=np.concatenate([prompt.tokens, said.tokens[:count]]))
+  return dataclasses.replace(episode, turns=(
+      read, dataclasses.replace(said, tokens=said.tokens[count:]), *episode.turns[2:]))
 
 
 class _Run:

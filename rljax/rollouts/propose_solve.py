@@ -1,4 +1,4 @@
-"""A proposer writes tasks, a solver answers them; both can learn from it."""
+"""A proposer writes problems, a solver answers them; both can learn from it."""
 
 import concurrent.futures
 import dataclasses
@@ -24,7 +24,11 @@ def propose_solve(samplers: Mapping, tasks: Sequence[types.Task], key, *, valida
   come the proposals, group-major, then the answers. info["proposal"] is a number that a proposal
   shares with its answers; the column `role_B` is 0 for a proposal and 1 for an answer, and
   info["valid"] says of a proposal whether it became a task. Groups: the proposals of one request
-  (numbered as the requests), the answers to one proposal (numbered after them).
+  (numbered as the tasks), the answers to one proposal (numbered after them).
+
+  A task with a true info["solve"] is itself a problem, and is answered once, last of all; its
+  group is its own number. The answers to proposals may then be there to rate these only
+  (`rewards.propose.without_estimates`).
 
   Set `rows` of the updates to what can come: requests * proposals * (1 + group_size).
 
@@ -35,10 +39,19 @@ def propose_solve(samplers: Mapping, tasks: Sequence[types.Task], key, *, valida
     propose_tokens, solve_tokens: most tokens of either; 0 = limits.response.
     workers: threads that validate.
     env: unused. settings: overrides of the run's sampling settings, for both.
+
+  Raises:
+    ConfigError: greedy sampling: all answers to a proposal are one and the same, so their mean is 0
+      or 1, and no problem is ever worth anything.
   """
   del env
+  told = {**samplers[solver].defaults, **(settings or {})}
+  if told.get("greedy") or told.get("temperature", 1.0) == 0:
+    raise config.ConfigError("propose_solve: what a proposal is worth is estimated from answers "
+                             "that are sampled; it cannot be with greedy decoding")
   asked = [dialogue.Dialogue(samplers[proposer], task, sample=g, group=i, role=proposer)
-           for i, task in enumerate(tasks) for g in range(proposals)]
+           for i, task in enumerate(tasks) if not task.info.get("solve")
+           for g in range(proposals)]
   texts = dialogue.advance(asked, rng.fold(key, "propose"), turn_tokens=propose_tokens,
                            settings=settings)
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
@@ -55,6 +68,8 @@ def propose_solve(samplers: Mapping, tasks: Sequence[types.Task], key, *, valida
       continue
     answers += [dialogue.Dialogue(samplers[solver], task, sample=g, group=len(tasks) + number,
                                   role=solver, proposal=number) for g in range(group_size)]
+  answers += [dialogue.Dialogue(samplers[solver], task, sample=i, group=i, role=solver)
+              for i, task in enumerate(tasks) if task.info.get("solve")]
   dialogue.advance(answers, rng.fold(key, "solve"), turn_tokens=solve_tokens, settings=settings)
   for d in asked + answers:
     if not d.status:

@@ -14,16 +14,23 @@ Value = Callable[[Sequence[types.Task], Sequence[str]], Sequence[float]]
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """tokens: generated for the task so far, all tries and roll-outs included. text: its answer."""
+  """tokens: generated for the task so far, all tries and roll-outs included. text: its answer.
+  accepted: the search ended with it, sure enough."""
 
   tokens: int
   text: str
+  accepted: bool = False
 
 
 def at(found: Sequence[Found], budget: int) -> str | None:
   """The answer after at most `budget` tokens; None before the first."""
-  texts = [f.text for f in found if f.tokens <= budget]
-  return texts[-1] if texts else None
+  f = last(found, budget)
+  return f and f.text
+
+
+def last(found: Sequence[Found], budget: int) -> Found | None:
+  """What the search said last, of what cost at most `budget` tokens; None before the first."""
+  return next((f for f in reversed(found) if f.tokens <= budget), None)
 
 
 def confidence(d: dialogue.Dialogue) -> float:

@@ -110,7 +110,7 @@ def grow(samplers: Mapping, tasks: Sequence[types.Task], key, *, budget: int,
       t.iterations += 1
       ended = [n for n in leaf.children.values() if n.ended and n.value >= accept]
       t.accepted = max(ended, key=lambda n: n.value, default=None)
-      t.found.append(Found(t.tokens, t.best().dialogue.response))
+      t.found.append(Found(t.tokens, t.best().dialogue.response, bool(t.accepted)))
   for t in trees:
     for node in t.root.walk():
       node.dialogue.release()

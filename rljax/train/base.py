@@ -22,7 +22,7 @@ ConfigError, fn = config_lib.ConfigError, config_lib.fn
 def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float = 0.65,
             steps: int = 800, rows: int = 128, lr: float = 3e-3, seed: int = 0,
             problems: int = 500, tasks=None, skill=None, limits: dict | None = None,
-            rollout=None) -> PyTree:
+            rollout=None, answer=None, pack: tuple[int, int] = (0, 0)) -> PyTree:
   """Trains the role's model on demonstrations of the run's tasks, a stated share of them wrong.
 
   The noise plants the skill: a model that imitates well is right in about 1 - noise of its samples,
@@ -45,6 +45,9 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
       that change the run's tasks, evaluations or limits share one base.
     rollout: leaf of the rollout that demonstrates, in place of the one with `noise`: several turns
       with tools, say (`rljax.rollouts.multi_turn.demonstrations`).
+    answer: leaf of the rollout that answers `skill`; default in a single turn.
+    pack: rows that the demonstrations of a step share and tokens of one, as of an update: quicker
+      where most are much shorter than the limits.
 
   Raises:
     ConfigError: no evaluation set, or the band was missed.
@@ -54,7 +57,9 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
     config.evals = {"skill": skill.leaf}
     config.eval = recipes.sft().eval
     config.eval.limit = problems
+    config.eval.rollout = answer and answer.leaf
   config.limits.update(limits or {})
+  config.updates.policy.pack, config.updates.policy.pack_length = pack
   if rollout is not None:
     config.rollout = rollout.leaf
   if not config.evals:

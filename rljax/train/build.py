@@ -117,14 +117,14 @@ def build(config, *, devices=None) -> Run:
                           mesh, config.seed, sampler_layout, speakers, bool(config.lag))
   _check_lag(config, roles, objectives)
   slots = -(-config.sampling.slots * roles.own.size // mesh.size)  # of this host
-  samplers = {name: _sampler(config, name, policies[name], roles, tokenizer, slots)
-              for name in config.roles}
-  updates = {name: _update(config, name, policies, optimizers, objectives, leaf, mesh, roles)
-             for name in config.updates}
   limits = config.limits
   # The larger one is for what a reward puts behind a whole response, such as a reference answer.
   scorer = roles_lib.Scorer(roles, rows=_round_up(slots, roles.own.size),
                             buckets=(_context(limits) - 1, 2 * (_context(limits) - 1)))
+  samplers = {name: _sampler(config, name, policies[name], roles, tokenizer, slots, scorer)
+              for name in config.roles}
+  updates = {name: _update(config, name, policies, optimizers, objectives, leaf, mesh, roles)
+             for name in config.updates}
   eval_settings = {"temperature": config.eval.temperature, "greedy": config.eval.greedy}
   rollout, answer = _rollouts(config, leaf, made)
   eval_rollout = functools.partial(answer, group_size=config.eval.samples, settings=eval_settings)
@@ -270,13 +270,14 @@ def engine(config, policy, tokenizer, mesh, slots: int) -> engine_lib.Engine:
       cache_bits=config.sampling.cache_bits, mesh=mesh)
 
 
-def _sampler(config, name, policy, roles, tokenizer, slots):
+def _sampler(config, name, policy, roles, tokenizer, slots, scorer):
   s = config.sampling
   defaults = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p, "min_p": s.min_p,
               "max_tokens": config.limits.response}
   limits = {k: config.limits[k] for k in ("prompt", "response", "observation")}
   return roles_lib.Sampler(engine(config, policy, tokenizer, roles.speakers, slots),
-                           lambda: roles.sampler_params(name), tokenizer, defaults, limits)
+                           lambda: roles.sampler_params(name), tokenizer, defaults, limits,
+                           functools.partial(scorer.value, name))
 
 
 def _update(config, name, policies, optimizers, objectives, leaf, mesh, roles):

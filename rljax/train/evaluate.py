@@ -2,22 +2,19 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from rljax import config as config_lib
 from rljax import rng, types
 from rljax.rewards import run as rewards_lib
-from rljax.search import beam, mcts, sample
+from rljax.rollouts import searched
 from rljax.search import found as found_lib
 from rljax.train import build, export
 
 ConfigError = config_lib.ConfigError
-
-SEARCHES: dict[str, Callable] = {
-    "best_of_n": sample.best_of_n, "vote": sample.vote, "beam": beam.beam, "mcts": mcts.mcts}
-GUIDED = ("beam", "mcts")  # these need a value: the likelihood, where none is named
+SEARCHES, GUIDED = searched.SEARCHES, searched.GUIDED  # these: the likelihood, if no value is named
 
 
 def load(spec: str, workdir: str, overrides: Mapping) -> build.Run:

@@ -228,7 +228,8 @@ def _params(state):
 class Sampler:
   """A role that can speak: an engine, its weights, and the run's sampling settings.
 
-  `limits` holds the tokens of an episode: "prompt", "response", "observation".
+  `limits` holds the tokens of an episode: "prompt", "response", "observation". `value` is
+  `Scorer.value` of the role: what a rollout that searches may ask.
 
   Rollouts call `generate(prompts, seeds, ...)`; the key of the phase (step or evaluation) is bound.
   """
@@ -238,6 +239,7 @@ class Sampler:
   tokenizer: object
   defaults: dict
   limits: dict
+  value: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
 
   def generate(self, prompts: Sequence[np.ndarray], seeds: Sequence[tuple[int, int]], key, *,
                handles: Sequence[engine_lib.Handle | None] | None = None, keep: bool = False,

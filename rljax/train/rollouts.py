@@ -21,7 +21,8 @@ class Rollouts:
 
   Args:
     run: the recipe. hosts: those that sample together.
-    host: the state of the run; this reads and writes "curriculum", "drawn" and "held".
+    host: the state of the run; this reads and writes "curriculum", "drawn" and "held", and
+      reads "memories".
   """
 
   def __init__(self, run: build.Run, hosts: distributed.Hosts, host: dict[str, Any]):
@@ -83,6 +84,9 @@ class Rollouts:
     """Draws the tasks of a step, unless they were drawn before the run was killed, and samples."""
     self.host["drawn"] = self.host["drawn"] or self._draw()
     tasks = [self.r.tasks[i] for i in self.host["drawn"]["indices"]]
+    for name, memory in self.r.memories.items():
+      tasks = memory.tasks(self.host["memories"][name], tasks,
+                           rng.host(self.config.seed, "memory", name, step))
     key = rng.key(self.config.seed, "rollout", step)
     return self.begin(self.r.rollout, tasks, key, aside=aside)
 

@@ -47,6 +47,14 @@ def test_top_variance():
   assert kept(select.top_variance, groups, name="x", score="x", fraction=0.2) == [1]
 
 
+def test_right_ones_are_kept_one_by_one():
+  some = episodes({0: [0, 1, NAN], 1: [0.5, 0.4]}, "correct")
+  assert select.right(some) == [some[1], some[3]]
+  assert select.right(some, threshold=0.45) == [some[1], some[3]]
+  assert select.right(some, threshold=0.4) == [some[1], some[3], some[4]]
+  assert select.right(some, score="other") == []
+
+
 def test_a_chain_goes_in_order():
   groups = {0: [0, 1], 1: [0, 0.5], 2: [0.4, 0.6]}
   hard = functools.partial(select.dynamic_sampling, high=0.45)
@@ -58,4 +66,4 @@ def test_a_chain_goes_in_order():
 def test_every_knob_is_in_a_test():
   for name in cases.public_functions(select):
     assert set(cases.hyperparameters(getattr(select, name))) <= {
-        "score", "low", "high", "fraction", "steps"}
+        "score", "low", "high", "fraction", "steps", "threshold"}

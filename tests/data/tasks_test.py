@@ -154,6 +154,11 @@ def test_running_chains_are_read_from_left_to_right():
     assert t.info["steps"] == len(ops) and t.info["values"] == [int(c) for c in t.answer]
 
 
+def test_the_values_of_a_running_chain_may_be_told_apart():
+  plain, apart = (chains.running(steps=4, separator=s)[3] for s in ("", ";"))
+  assert apart.answer == ";".join(plain.answer) == apart.demo and apart.prompt == plain.prompt
+
+
 def test_operand_order_stays_on_one_side():
   """Every pair of digits: the train set never holds the mirror of a test problem."""
   sides = {s: {frozenset(t.prompt.rstrip("=").split("+"))

@@ -20,6 +20,19 @@ def test_characters():
     text.char(alphabet="11")
 
 
+def test_pieces(tmp_path):
+  t = text.pieces(pieces=("e1", "e12", "<a>", "?"))
+  assert t.encode("e12e1<a>?").tolist() == [3, 2, 4, 5] and t.vocab_size == 6  # the longest wins
+  assert t.decode([3, 2, t.eos_id, t.pad_id]) == "e12e1" and t.stop_ids == (1,)
+  with pytest.raises(ConfigError, match="'e3' is not made of the pieces"):
+    t.encode("e3")
+  for bad in ((), ("a", "a"), ("a", "")):
+    with pytest.raises(ConfigError, match="pieces"):
+      text.pieces(pieces=bad)
+  t.save(str(tmp_path))
+  assert text.hf(path=str(tmp_path)).encode("e12e1<a>?").tolist() == [3, 2, 4, 5]
+
+
 def test_bytes_round_trip_any_text():
   t = text.byte()
   assert t.decode(t.response("naïve ≠ 🙂")) == "naïve ≠ 🙂"

@@ -33,6 +33,7 @@ class Sampler:
   def __init__(self, reply, *, tokenizer=None, prompt=200, response=200, observation=400):
     self.reply, self.calls, self.held, self.resumed = reply, [], {}, 0
     self.tokenizer = tokenizer or text.char(alphabet=ALPHABET)
+    self.defaults = {}
     self.limits = {"prompt": prompt, "response": response, "observation": observation}
 
   def generate(self, prompts, seeds, key, *, max_tokens, handles=None, keep=False, **settings):

@@ -289,6 +289,14 @@ def test_demonstrations_are_said_and_answered_and_not_sampled():
         env=world())
 
 
+def test_a_demonstration_may_hide_its_first_tokens():
+  task = types.Task("a", "go:", info={"turns": ["<t>x</t>", "<answer>1</answer>"], "given": 2})
+  sampler = fake.Sampler(None)
+  e, = multi_turn.demonstrations({"policy": sampler}, [task], KEY, env=world())
+  read, said = (sampler.tokenizer.decode(t.tokens) for t in e.turns[:2])
+  assert (read, said) == ("go:<t", ">x</t>") and e.turns[3].text == "<answer>1</answer>"
+
+
 def test_a_demonstrated_turn_without_a_stop_string_has_its_end_token():
   task = types.Task("a", "go:", info={"turns": ["aa", "a"]})
   e, = multi_turn.demonstrations({"policy": fake.Sampler(None)}, [task], KEY, env=Paying())

@@ -119,6 +119,29 @@ def test_limits_of_proposals_and_answers():
       "error"]
 
 
+def test_problems_among_the_requests_are_answered_once():
+  mixed = [TASKS[0], types.Task("c", "C?", info={"solve": True}), TASKS[1],
+           types.Task("c", "C?", info={"solve": True})]
+  sampler = fake.Sampler(proposer)
+  out = propose_solve.propose_solve({"policy": sampler}, mixed, KEY, validate=problem, proposals=2,
+                                    group_size=3)
+  asked, answers, direct = out[:4], out[4:10], out[10:]
+  assert [e.group for e in asked] == [0, 0, 2, 2] and {e.group for e in answers} == {5, 7}
+  assert [e.group for e in direct] == [1, 3] and all("proposal" not in e.info for e in direct)
+  assert [e.response for e in direct] == ["it is 1", "it is 3"]  # equal problems, other noise
+  assert {e.info["columns"]["role_B"] for e in direct} == {1}
+
+
+@pytest.mark.parametrize("settings", [{"greedy": True}, {"temperature": 0.0}])
+def test_a_greedy_estimate_is_refused(settings):
+  with pytest.raises(ConfigError, match="greedy"):
+    propose(proposer, settings=settings)
+  sampler = fake.Sampler(proposer)
+  sampler.defaults = settings
+  with pytest.raises(ConfigError, match="greedy"):
+    propose_solve.propose_solve({"policy": sampler}, TASKS, KEY, validate=problem)
+
+
 # --- trees ----------------------------------------------------------------------------------------
 
 

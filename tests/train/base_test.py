@@ -7,7 +7,7 @@ import pytest
 from rljax import config as config_lib
 from rljax import recipes
 from rljax.config import fn
-from rljax.train import build
+from rljax.train import base, build
 from tests.train import loop_test
 
 
@@ -50,6 +50,24 @@ def test_every_knob_makes_another_base(own, knob, capsys):
   other = weights(setup_of(**knob))
   assert "training a base model" in capsys.readouterr().out
   assert differ(own, other)
+
+
+def test_packing_and_the_rollout_that_answers_reach_the_base(monkeypatch):
+  class Enough(Exception):
+    pass
+
+  def caught(config, role):
+    raise Enough(config)
+  monkeypatch.setattr(base, "_cached", caught)
+  answer = fn("rljax.rollouts.dataset:demonstrations", noise=0.25)
+  with pytest.raises(Enough) as found:
+    weights(setup_of(pack=(3, 40), answer=answer, skill=fn("rljax.data.tasks:addition", digits=1)))
+  config = found.value.args[0]
+  assert (config.updates.policy.pack, config.updates.policy.pack_length) == (3, 40)
+  assert config.eval.rollout.noise == 0.25 and list(config.evals) == ["skill"]
+  with pytest.raises(Enough) as found:
+    weights(setup_of(skill=fn("rljax.data.tasks:addition", digits=1)))
+  assert found.value.args[0].eval.rollout is None and not found.value.args[0].updates.policy.pack
 
 
 @pytest.mark.parametrize("band, wanted", [({"at_least": 0.9}, "0.9 to 1"),

@@ -57,6 +57,22 @@ def finished(tmp_path_factory):
   return workdir, states, counts
 
 
+def test_a_memory_may_write_the_tasks_and_remembers_after_a_resume(tmp_path):
+  for steps in (2, 3):
+    loop.train(load(steps=steps, eval__every=0, memories__own=config_lib.fn(
+        "tests/train/tiny_rewards.py:renamed")), str(tmp_path), quiet=True)
+  asked = {e["step"]: e["task"] for e in episodes(tmp_path) if "phase" not in e["info"]}
+  assert [asked[k].rpartition("/")[2] for k in range(3)] == ["0", "1", "2"]
+
+
+def test_a_metric_of_nothing_is_printed(capsys):
+  main._print_result({"eval": {"before": {"a": {}, "b": {"x": 0.5}}, "after": {
+      "a": {"precision": "nan"}, "b": {"x": 1.0}}}, "steps": 0, "seconds": 1.0,
+      "tokens_per_second": 0.0, "skipped_updates": 0, "faults": {}}, "run", "page")
+  said = capsys.readouterr().out
+  assert "a precision" in said and "nan       nan" in said and "0.500     1.000" in said
+
+
 def test_run_folder(finished):
   workdir, states, _ = finished
   result = json.load(open(os.path.join(workdir, "result.json")))

@@ -1,9 +1,12 @@
 """A reward that a random model earns now and then, and the ways a reward may go wrong."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 
 from rljax import nums, types
+from rljax.data import memory
 from rljax.objectives import preference, rows
 from rljax.rewards import run
 
@@ -41,3 +44,12 @@ def pairs_of_one_prompt(stats, batch):
   same_P = jnp.all(prompt_P2S[:, 0] == prompt_P2S[:, 1], axis=-1).astype(jnp.float32)
   return loss.replace(metrics={**loss.metrics,
                                "same": nums.mean_metric(same_P, rows.valid(batch, 2))})
+
+
+def renamed():
+  """A memory that writes into the names of the tasks how many steps it has seen."""
+  def tasks(state, asked, draws):
+    assert draws.random() < 1
+    return [dataclasses.replace(t, id=f"{t.id}/{state['steps']}") for t in asked]
+  return memory.Memory(lambda: {"steps": 0}, lambda state, episodes, ctx: (
+      {"steps": state["steps"] + 1}, episodes), tasks=tasks)

@@ -1,0 +1,107 @@
+"""ReST-MCTS*'s testbed: chains worked out step by step, of which the last value alone is judged.
+
+A product with 0 forgets what stood before it: a wrong step may still end in the right answer, so a
+filter of outcomes keeps some wrong traces.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from rljax import rng, types
+from rljax.data import memory, pairs
+from rljax.evals import pass_at_k
+from rljax.rewards import verify
+from rljax.types import Episode, Task
+
+_TERM = re.compile(r"([+*-])(\d)")
+_APPLY = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
+
+
+@verify.bounded
+def outcome(task: Task, text: str) -> float:
+  """Verifier: the last value is right, whatever stands before it."""
+  return float(text.rpartition(";")[2] == str(task.info["values"][-1]))
+
+
+def flawed(task: Task, text: str) -> bool:
+  """Whether any step is wrong, missing or too many."""
+  return text.split(";") != [str(v) for v in task.info["values"]]
+
+
+def kept(*, score: str = "correct") -> memory.Memory:
+  """Counts the traces that a filter of outcomes would keep. Metrics: `traces` so far, and `flawed`,
+  the share of them with a wrong step. Episodes of other roles than the policy do not count."""
+  def update(state, episodes: Sequence[Episode], ctx=None):
+    del ctx
+    right = [e for e in episodes if e.info.get("role", "policy") in ("policy", "start")
+             and e.scores.get(score, 0.0) >= 0.5]
+    bad = sum(flawed(e.task, e.response) for e in right)
+    return {"traces": state["traces"] + len(right), "bad": state["bad"] + bad}, episodes
+
+  return memory.Memory(lambda: {"traces": 0, "bad": 0}, update, lambda state: {
+      "traces": float(state["traces"]), "flawed": state["bad"] / max(state["traces"], 1)})
+
+
+# --- the first value model ------------------------------------------------------------------------
+
+
+def worth(right_steps: int, wrong_steps: int, length: int) -> float:
+  """The inferred value of a partial answer: right steps, then wrong ones (section 3.2).
+
+  The node before the first wrong step needs m = length - right_steps + 1 steps, itself included, to
+  the end; each wrong step takes (1 - V) / m away.
+  """
+  v, m = right_steps / length, length - right_steps + 1
+  for _ in range(wrong_steps):
+    v = max(0.0, v - (1.0 - v) / m)
+  return v
+
+
+def partial(task: Task, steps: int, wrong_at: int, draws: np.random.Generator) -> list[int]:
+  """The first `steps` values; from step number `wrong_at` (0 = never) on they follow an error."""
+  values = list(task.info["values"])
+  if not 0 < wrong_at <= steps:
+    return values[:steps]
+  terms = _TERM.findall(task.prompt)
+  out = values[:wrong_at - 1]
+  out.append((values[wrong_at - 1] + int(draws.integers(1, 10))) % 10)
+  for op, digit in terms[wrong_at:steps]:
+    out.append(_APPLY[op](out[-1], int(digit)) % 10)
+  return out
+
+
+def labelled(samplers, tasks: Sequence[Task], key, *, role: str = "reward_model",
+             group_size: int = 2, env=None, settings: dict | None = None) -> list[Episode]:
+  """Per task a right partial answer ("chosen") and one of as many steps with an error ("rejected").
+
+  Both have an end token, and what they are worth in the column `target`. Nothing is sampled; one
+  task is always shown the same way.
+  """
+  del key, group_size, env, settings
+  tokenizer, out = samplers[role].tokenizer, []
+  for i, task in enumerate(tasks):
+    draws, length = rng.host(0, "labelled", task.id), len(task.info["values"])
+    steps = int(draws.integers(1, length + 1))
+    wrong_at = int(draws.integers(1, steps + 1))
+    for source, at in (("chosen", 0), ("rejected", wrong_at)):
+      text = "".join(f"{v};" for v in partial(task, steps, at, draws))
+      said = text.removesuffix(";") if steps == length else text
+      right = steps if at == 0 else at - 1
+      turns = (types.Turn("user", tokenizer.render(task.prompt), text=task.prompt),
+               types.Turn("assistant", tokenizer.response(said), text=said))
+      out.append(pairs.with_columns(
+          Episode(task, turns, group=i, info={"source": source, "role": role}),
+          target=worth(right, steps - right, length)))
+  return out
+
+
+def measure(episodes: Sequence[Episode], problems: int, ctx) -> dict[str, float]:
+  """`pass_at_1`; of searches the `tokens` generated per problem, the share of answers that they
+  `accepted`, and the `precision` of these."""
+  out = pass_at_k.measure(episodes, problems, ctx)
+  tokens = [e.info.get("tokens", e.num_actions) for e in episodes]
+  taken = [e.scores["correct"] for e in episodes if e.info.get("accepted")]
+  return {**out, "tokens": float(np.mean(tokens)), "accepted": len(taken) / max(len(episodes), 1),
+          "precision": float(np.mean(taken)) if taken else float("nan")}
