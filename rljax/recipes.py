@@ -176,7 +176,7 @@ def classic() -> ml_collections.ConfigDict:
   c.loop = fn("rljax.classic.loop:train")
   c.name = ""                  # shown in the report
   c.seed = 0                   # of everything random
-  c.seeds = 1                  # learners side by side, of seeds `seed`, `seed` + 1, ...
+  c.seeds = 1                  # learners side by side; the first is that of a run with one
   c.steps = 100                # lines of the log; each is one program of `chunk` agent steps
   c.chunk = 100
   c.env = fn("rljax.classic.worlds:grid")

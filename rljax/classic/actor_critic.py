@@ -4,6 +4,8 @@ An episode of a seat is a row, a decision is a token: what is known there of REI
 holds here without a line of its own.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,7 +28,7 @@ class Shaping(NamedTuple):
 
   Attributes:
     init: key -> state, a pytree of arrays.
-    reward: (state, episodes) -> what the learner maximises, shaped as `episodes.reward`.
+    reward: (state, episodes just played) -> what the learner is paid, float [N, T].
     learn: (state, episodes, probabilities [N, T, A] of the policy before its update, fresh) ->
       state; episodes are the last `keep`, oldest first, `fresh` of them new, those with an all-zero
       mask not played yet.
@@ -69,79 +71,100 @@ def policy_gradient(env: env_lib.Env, *, policy: Callable = nets.table,
     raise config_lib.ConfigError("the agent's advantage needs values: give it a critic")
   if shaping and env.seats > 1:
     raise config_lib.ConfigError("shaping is for environments of one seat")
-  net = policy(env, env.n_actions)
-  value_net = critic(env, 1) if critic else None
-  shaped = shaping(env) if shaping else None
-  keep = max(batch, episodes, shaped.keep if shaped else 0)
+  learner = _Learner(env, policy(env, env.n_actions), critic(env, 1) if critic else None,
+                     shaping(env) if shaping else None)
   optimizers = {"policy": optimizer(), "critic": critic_optimizer()}
+  keep = max(batch, episodes, learner.shaped.keep if learner.shaped else 0)
+  update = step_lib.make(learner.stats, objective, optimizers["policy"])
+  fit = step_lib.make(learner.values, value_objective, optimizers["critic"], monitors=False)
 
-  def logits(params, obs):
-    return _by_seat(net.apply, params, obs, env.seats)
+  def learn(state, rows):
+    if critic:
+      rows = rows.replace(value_BT=learner.values(state["critic"].params, rows).value_BT)
+    rows = jax.lax.stop_gradient(advantage(rows))
+    state["policy"], metrics = update(state["policy"], rows)
+    if critic:
+      state["critic"], more = fit(state["critic"], rows)
+      metrics |= {f"critic/{k}": m for k, m in more.items()}
+    return state, metrics
 
-  def logp_fn(params, rows):
-    logp_BTA = jax.nn.log_softmax(logits(params, rows.inputs))
+  def step(state, key):
+    fresh = env_lib.play(env, functools.partial(learner.act, state["policy"].params), key, episodes)
+    state, kept = learner.remember(state, fresh, episodes)
+    newest = jax.tree.map(lambda x: x[keep - batch:], (kept, state["paid"]))
+    state, metrics = learn(state, _batch(*newest, gamma, env.seats))
+    reward, length = jnp.sum(fresh.reward) / env.seats, jnp.sum(fresh.mask_NT)
+    return state, {**metrics, "reward/mean": types.Mean(reward, jnp.float32(episodes)),
+                   "episode/length": types.Mean(length, jnp.float32(episodes))}
+
+  return agent_lib.Agent(
+      lambda key: learner.init(key, optimizers, keep), step, learner.policy,
+      episodes * env.horizon,
+      redesign=learner.redesign if learner.shaped and learner.shaped.redesign else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Learner:
+  """The networks of an agent, one set of weights per seat, and its shaping."""
+
+  env: env_lib.Env
+  net: nets.Net
+  critic: nets.Net | None
+  shaped: Shaping | None
+
+  def stats(self, params, rows: Batch) -> TokenStats:
+    logp_BTA = jax.nn.log_softmax(_by_seat(self.net.apply, params, rows.inputs, self.env.seats))
     logp_BT = jnp.take_along_axis(logp_BTA, rows.actions_BT[..., None], axis=-1)[..., 0]
     return TokenStats(logp_BT, entropy_BT=-jnp.sum(jnp.exp(logp_BTA) * logp_BTA, axis=-1))
 
-  def value_fn(params, rows):
-    value_BT = _by_seat(value_net.apply, params, rows.inputs, env.seats)[..., 0]
+  def values(self, params, rows: Batch) -> TokenStats:
+    value_BT = _by_seat(self.critic.apply, params, rows.inputs, self.env.seats)[..., 0]
     return TokenStats(jnp.zeros_like(value_BT), value_BT=value_BT)
 
-  update = step_lib.make(logp_fn, objective, optimizers["policy"])
-  fit = step_lib.make(value_fn, value_objective, optimizers["critic"], monitors=False)
+  def probabilities(self, params, obs: Array) -> Array:
+    """[A], or [seats, A]."""
+    seats = self.env.seats
+    prob = jax.nn.softmax(jax.vmap(self.net.apply)(params, obs if seats > 1 else obs[None]))
+    return prob if seats > 1 else prob[0]
 
-  def act(params, obs, key):
-    prob = jax.nn.softmax(_at_once(net.apply, params, obs, env.seats))
-    return agent_lib.draw(prob, key)
+  def act(self, params, obs: Array, key: Array) -> tuple[Array, Array]:
+    return agent_lib.draw(self.probabilities(params, obs), key)
 
-  def init(key):
-    keys = jax.random.split(key, 3)
-    per_seat = lambda init_fn, k: jax.vmap(init_fn)(jax.random.split(k, env.seats))
-    params = per_seat(net.init, keys[0])
+  def policy(self, state, obs: Array) -> Array:
+    return self.probabilities(state["policy"].params, obs)
+
+  def init(self, key: Array, optimizers, keep: int) -> dict:
+    keys = jax.random.split(key, 4)
+    per_seat = lambda init, k: jax.vmap(init)(jax.random.split(k, self.env.seats))
+    params = per_seat(self.net.init, keys[0])
     like = jax.eval_shape(lambda k: env_lib.play(
-        env, lambda obs, key: act(params, obs, key), k, keep), keys[1])
-    state = {"policy": step_lib.init_state(params, optimizers["policy"]),
-             "episodes": jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)}
-    if value_net:
-      state["critic"] = step_lib.init_state(per_seat(value_net.init, keys[1]),
+        self.env, functools.partial(self.act, params), k, keep), keys[1])
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+    state = {"policy": step_lib.init_state(params, optimizers["policy"]), "episodes": empty,
+             "paid": jnp.zeros_like(empty.reward)}
+    if self.critic:
+      state["critic"] = step_lib.init_state(per_seat(self.critic.init, keys[2]),
                                             optimizers["critic"])
-    if shaped:
-      state["shaping"] = shaped.init(keys[2])
+    if self.shaped:
+      state["shaping"] = self.shaped.init(keys[3])
     return state
 
-  def step(state, key):
-    fresh = env_lib.play(env, lambda obs, k: act(state["policy"].params, obs, k), key, episodes)
-    kept = jax.tree.map(lambda old, new: jnp.concatenate([old, new])[episodes:],
-                        state["episodes"], fresh)
-    state = {**state, "episodes": kept}
-    if shaped:
-      prob = jax.nn.softmax(logits(state["policy"].params, _rows(kept.obs, env.seats)))
-      state["shaping"] = shaped.learn(state["shaping"], kept, prob, episodes)
-    reward = shaped.reward(state["shaping"], kept) if shaped else kept.reward
-    rows = _batch(jax.tree.map(lambda x: x[keep - batch:], kept), reward[keep - batch:], gamma,
-                  env.seats)
-    if value_net:
-      rows = rows.replace(value_BT=value_fn(state["critic"].params, rows).value_BT)
-    rows = jax.lax.stop_gradient(advantage(rows))
-    state["policy"], metrics = update(state["policy"], rows)
-    if value_net:
-      state["critic"], more = fit(state["critic"], rows)
-      metrics |= {f"critic/{k}": m for k, m in more.items()}
-    one = jnp.ones(())
-    return state, {**metrics, "reward/mean": types.Mean(
-        jnp.sum(fresh.reward) / (episodes * env.seats), one), "episode/length": types.Mean(
-            jnp.sum(fresh.mask_NT) / episodes, one)}
+  def remember(self, state, fresh: env_lib.Episodes, episodes: int) -> tuple:
+    """The state with the new episodes and what they are paid, and all that are kept."""
+    paid = self.shaped.reward(state["shaping"], fresh) if self.shaped else fresh.reward
+    kept, paid = jax.tree.map(lambda old, new: jnp.concatenate([old, new])[episodes:],
+                              (state["episodes"], state["paid"]), (fresh, paid))
+    state = {**state, "episodes": kept, "paid": paid}
+    if self.shaped:
+      prob = jax.vmap(jax.vmap(functools.partial(self.policy, state)))(kept.obs)
+      state["shaping"] = self.shaped.learn(state["shaping"], kept, prob, episodes)
+    return state, kept
 
-  def probabilities(state, obs):
-    return jax.nn.softmax(_at_once(net.apply, state["policy"].params, obs, env.seats))
-
-  def redesign(state, index):
-    policy_SA = jax.vmap(lambda s: probabilities(state, s))(jnp.arange(env.n_states))
-    return {**state, "shaping": shaped.redesign(
-        state["shaping"], jax.device_get(policy_SA).astype(float), index)}
-
-  return agent_lib.Agent(init, step, probabilities, episodes * env.horizon,
-                         redesign if shaped and shaped.redesign else None)
+  def redesign(self, state, step: int) -> dict:
+    ids = jnp.arange(self.env.n_states)
+    policy_SA = jax.device_get(jax.vmap(functools.partial(self.policy, state))(ids))
+    return {**state, "shaping": self.shaped.redesign(
+        state["shaping"], policy_SA.astype(float), step)}
 
 
 def _rows(x: Array, seats: int) -> Array:
@@ -157,19 +180,13 @@ def _by_seat(apply: Callable, params, rows_BT: Array, seats: int) -> Array:
   return out.reshape(-1, *out.shape[2:])
 
 
-def _at_once(apply: Callable, params, obs: Array, seats: int) -> Array:
-  """Outputs for one observation, [seats, ...] where there are several seats."""
-  out = jax.vmap(apply)(params, obs if seats > 1 else obs[None])
-  return out if seats > 1 else out[0]
-
-
-def _batch(kept: env_lib.Episodes, reward: Array, gamma: float, seats: int) -> Batch:
+def _batch(kept: env_lib.Episodes, paid: Array, gamma: float, seats: int) -> Batch:
   """Rows are (episode, seat), episodes that were not played yet are invalid; groups are seats."""
   mask_BT = jnp.repeat(kept.mask_NT, seats, axis=0)
   later_BT = jnp.pad(mask_BT[:, 1:], ((0, 0), (0, 1)))
   seat_B = jnp.tile(jnp.arange(seats), kept.mask_NT.shape[0])
   return Batch(
       inputs=_rows(kept.obs, seats), actions_BT=_rows(kept.action, seats), mask_BT=mask_BT,
-      behav_logp_BT=_rows(kept.logp, seats), reward_BT=_rows(reward, seats),
+      behav_logp_BT=_rows(kept.logp, seats), reward_BT=_rows(paid, seats),
       discount_BT=gamma * later_BT, adv_BT=jnp.zeros_like(mask_BT),
       valid_B=(mask_BT[:, 0] > 0).astype(jnp.float32), group_B=seat_B)

@@ -1,7 +1,7 @@
 """What the loop asks of an agent, and how metrics of many steps become one."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ class Agent:
     step: (state, key) -> (state, metrics): acts, then learns; one entry of the loop's scan.
     policy: (state, observation) -> probabilities of the actions when evaluated, [A] or [seats, A].
     frames: environment steps of one `step`, at most.
+    views: name -> (state, observation) -> array, what probes look at.
     redesign: None, or host code (state as numpy, step) -> state, between the steps of the run.
   """
 
@@ -28,6 +29,7 @@ class Agent:
   step: Callable
   policy: Callable
   frames: int
+  views: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
   redesign: Callable | None = None
 
 

@@ -26,11 +26,11 @@ ConfigError = config_lib.ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A recipe as functions, with a leading axis of seeds on states and keys if there are several.
+  """A recipe as functions; states and keys have a leading axis of learners if there are several.
 
   Attributes:
     init: keys -> state. chunk: (state, keys) -> (state, metrics), its state donated.
-    measures: name -> (state, keys) -> scalars, means over the seeds.
+    measures: name -> (state, keys) -> scalars, means over the learners.
   """
 
   config: Any
@@ -41,9 +41,9 @@ class Run:
   measures: Mapping[str, Callable]
 
   def keys(self, stream: str, *ids: int | str) -> Array:
-    """A key per seed; a single one where there is one seed."""
+    """A key per learner; a single one where there is one. The first is the same in either case."""
     c = self.config
-    found = [rng.key(c.seed + i, stream, *ids) for i in range(c.seeds)]
+    found = [rng.key(c.seed, stream, i, *ids) for i in range(c.seeds)]
     return jnp.stack(found) if c.seeds > 1 else found[0]
 
 

@@ -48,3 +48,62 @@ def exact(env: env_lib.Env, agent: agent_lib.Agent, state, key: Array, *, gamma:
     return {"return": found}
   best = float(mdp.start_S @ plan.solve(mdp, gamma)[0])
   return {"return": found, "share": found / np.float32(best)}
+
+
+def _walks(env: env_lib.Env, key: Array, count: int, steps: int):
+  """States [count, ...] after so many random steps from as many starts, episodes following on."""
+  act, advance = env_lib.random_actions(env), env_lib.auto_reset(env)
+
+  def one(key):
+    first, key = jax.random.split(key)
+
+    def step(state, key):
+      for_act, for_step = jax.random.split(key)
+      return advance(state, act(None, for_act)[0], for_step)[0], None
+    return jax.lax.scan(step, env.reset(first), jax.random.split(key, steps))[0]
+  return jax.vmap(one)(jax.random.split(key, count))
+
+
+def probe(env: env_lib.Env, agent: agent_lib.Agent, state, key: Array, *, view: str = "latent",
+          count: int = 1500, held_out: int = 500, steps: int = 12, ridge: float = 1.0
+          ) -> dict[str, Array]:
+  """How much of the facts a linear map of a frozen view tells: held-out error over variance.
+
+  Ridge regression from the view's values (and 1) to `env.facts`, on states of random play. "error"
+  is the mean of squared errors over the mean variance: 0 = all is told, 1 = no better than the
+  mean.
+
+  Args:
+    view: of `Agent.views`.
+    count, held_out: states to fit and to judge. steps: random steps that lead to each.
+    ridge: weight of the squared coefficients, in units of the view's mean variance.
+
+  Raises:
+    KeyError: the agent has no such view. TypeError: the environment tells no facts.
+  """
+  states = _walks(env, key, count + held_out, steps)
+  x_ND = jax.vmap(lambda s: agent.views[view](state, env.observe(s)).reshape(-1))(states)
+  y_NF = jax.vmap(env.facts)(states)
+  x_ND = x_ND - jnp.mean(x_ND[:count], axis=0, keepdims=True)
+  x_ND = x_ND / jnp.sqrt(jnp.mean(x_ND[:count] ** 2) + 1e-8)
+  mean_1F = jnp.mean(y_NF[:count], axis=0, keepdims=True)
+  gram = x_ND[:count].T @ x_ND[:count] + ridge * jnp.eye(x_ND.shape[1])
+  w_DF = jnp.linalg.solve(gram, x_ND[:count].T @ (y_NF[:count] - mean_1F))
+  error = jnp.mean((x_ND[count:] @ w_DF + mean_1F - y_NF[count:]) ** 2)
+  return {"error": error / jnp.mean((y_NF[count:] - mean_1F) ** 2)}
+
+
+def spread(env: env_lib.Env, agent: agent_lib.Agent, state, key: Array, *,
+           view: str = "projection", count: int = 500, steps: int = 12) -> dict[str, Array]:
+  """Has a view collapsed? Mean standard deviation of its dimensions, of vectors of length 1.
+
+  "std" is times the root of the dimension, so that directions that are spread evenly have 1
+  whatever the width; a view that is the same for all states has 0.
+
+  Args:
+    view: of `Agent.views`. count: states of random play. steps: that lead to each.
+  """
+  states = _walks(env, key, count, steps)
+  x_ND = jax.vmap(lambda s: agent.views[view](state, env.observe(s)).reshape(-1))(states)
+  x_ND = x_ND / jnp.maximum(jnp.linalg.norm(x_ND, axis=1, keepdims=True), 1e-6)
+  return {"std": jnp.mean(jnp.std(x_ND, axis=0)) * x_ND.shape[1] ** 0.5}

@@ -7,6 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from rljax import ops
 from rljax.types import Array, PyTree
 
 
@@ -36,7 +37,7 @@ def add(replay: Replay, step: PyTree) -> Replay:
 
 
 def startable(replay: Replay, window: int) -> Array:
-  """bool [C]: a window of so many steps begins here and ends before the newest step's successor.
+  """bool [C]: where a window of so many steps can begin, all of them stored.
 
   Windows may cross the end of an episode (`alive` masks them), never the seam of the ring.
   """
@@ -100,3 +101,8 @@ def n_step(reward_BW: Array, done_BW: Array, gamma: float) -> tuple[Array, Array
   ended_B = jnp.any(done_BW, axis=1)
   return (jnp.sum(power_1W * alive_BW * reward_BW, axis=1),
           jnp.where(ended_B, 0.0, jnp.float32(gamma) ** W))
+
+
+def discounted(reward_BT: Array, gamma: float) -> Array:
+  """sum_k gamma^k r_{t+k} at every t, [B, T]."""
+  return ops.recurrence(jnp.full(reward_BT.shape, gamma), reward_BT)

@@ -73,14 +73,14 @@ def chain(*, right: int = 10, left: int = 0, slip: float = 0.05, distractor: int
   """A goal `right` cells to the right pays 1; a long way to the left nothing, or a distractor.
 
   Actions left and right; a slipping move goes the other way. State 0 is the leftmost cell, the
-  start is the cell `left`; reaching the goal, or the distractor, ends the episode.
+  start is the cell `left`; reaching the goal ends the episode, entering the distractor does not.
   The chain of https://openreview.net/forum?id=rgVqH3gjeA (SelfRS, ExploRS).
 
   Args:
     right: distance of the goal. left: cells to the left of the start; 0 = twice `right`.
     slip: probability of moving the other way.
     distractor: distance of the distractor to the left; 0 = there is none.
-    distractor_reward: what it pays.
+    distractor_reward: paid whenever it is entered.
     horizon: steps; 0 = twice `right`.
 
   Raises:
@@ -97,7 +97,7 @@ def chain(*, right: int = 10, left: int = 0, slip: float = 0.05, distractor: int
     ahead, back = (down, up) if a == LEFT else (up, down)
     return [(p, new, pays.get(new, 0.0)) for p, new in ((1 - slip, ahead), (slip, back))]
 
-  mdp = build(goal + 1, 2, moves, start=np.eye(goal + 1)[left], terminal=list(pays))
+  mdp = build(goal + 1, 2, moves, start=np.eye(goal + 1)[left], terminal=[goal])
   return env_lib.tabular(mdp, horizon=horizon)
 
 
