@@ -48,8 +48,8 @@ SCALE = {
     "env": fn("rljax.classic.pixels:catch", size=84, frames=4, horizon=1000),
     "agent": fn(
         "rljax.classic.dqn:dqn", hidden=256, n_step=10, gamma=0.99, updates=2, batch=32,
-        encoder=fn("rljax.classic.nets:convolution", channels=(32, 64, 64), size=3, stride=2,
-                   renormalise=True),
+        encoder=fn("rljax.classic.nets:convolution", channels=(32, 64, 64), sizes=(8, 4, 3),
+                   strides=(4, 2, 1), renormalise=True),
         dueling=True, atoms=51, v_max=10.0, capacity=100_000, warmup=2000, eps_steps=2000,
         alpha=0.5, beta=0.4, target_step=1.0,
         optimizer=fn("rljax.optim:adamw", lr=1e-4, eps=1.5e-4, max_norm=10.0),

@@ -77,28 +77,30 @@ def flat(env: env_lib.Env) -> Net:
   return Net(lambda key: {}, apply)
 
 
-def convolution(env: env_lib.Env, *, channels: Sequence[int] = (16, 32), size: int = 3,
-                stride: int = 2, renormalise: bool = False) -> Net:
+def convolution(env: env_lib.Env, *, channels: Sequence[int] = (16, 32),
+                sizes: Sequence[int] = (3, 3), strides: Sequence[int] = (2, 2),
+                renormalise: bool = False) -> Net:
   """Convolutions with ReLU: [16, 16, 3] gives [4, 4, 32].
 
   Args:
-    channels: of each layer. size, stride: of all of them.
+    channels, sizes, strides: of each layer.
     renormalise: the latent to [0, 1] per sample (`min_max`).
 
   Raises:
-    ConfigError: observations are not images.
+    ConfigError: observations are not images, or the layers are not as many everywhere.
   """
-  if len(env.shape) != 3:
-    raise config_lib.ConfigError("a convolution needs images [height, width, channels]")
+  if len(env.shape) != 3 or not len(channels) == len(sizes) == len(strides):
+    raise config_lib.ConfigError("a convolution needs images [height, width, channels], and as "
+                                 "many channels as sizes and strides")
 
   def init(key):
     widths = (env.shape[2], *channels)
-    return [conv_init(k, size, a, b) for k, a, b in zip(
-        jax.random.split(key, len(channels)), widths, widths[1:])]
+    return [conv_init(k, size, a, b) for k, size, a, b in zip(
+        jax.random.split(key, len(channels)), sizes, widths, widths[1:])]
 
   def apply(params, obs):
     x = unit(obs)
-    for layer in params:
+    for layer, size, stride in zip(params, sizes, strides):
       x = jax.nn.relu(conv(layer, x, size=size, stride=stride))
     return min_max(x) if renormalise else x
   return Net(init, apply)
