@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from rljax import config as config_lib
-from rljax import main
+from rljax import main, recipes
 from rljax.classic import loop as classic_loop
 from rljax.config import ConfigError, fn
 from rljax.train import build, checkpoint, loop
+from tests.train import build_test
 from tests.train import loop_test as lm_loop_test
 
 TINY = "tests/classic/tiny.py"
@@ -45,7 +46,8 @@ def test_run_folder(finished):
   assert int(state["policy"].step) == 30
 
 
-@pytest.mark.parametrize("spec", [TINY, f"{TINY}:q", f"{TINY}:pool"])
+@pytest.mark.parametrize("spec", [
+    TINY, *(pytest.param(f"{TINY}:{arm}", marks=pytest.mark.slow) for arm in ("q", "pool"))])
 def test_a_run_in_pieces_is_the_whole_run(spec, tmp_path):
   """Bit for bit: weights, replay and environments (all checksums) and the metrics."""
   loop.train(load(spec), str(tmp_path / "whole"), quiet=True)
@@ -89,8 +91,21 @@ def test_the_seed_changes_the_run(finished, tmp_path):
   assert np.abs(np.asarray(other["policy"].params - finished[1]["policy"].params)).max() > 1e-3
 
 
-def test_knobs_of_the_recipe_reach_their_readers():
-  """`chunk`; the others are in the tests above, checkpoint.* is the Runner's."""
+# key -> where it is flipped
+KNOBS = {
+    "loop": "every test", "name": "the report", "seed": "test_the_seed_changes_the_run",
+    "seeds": "test_learners_side_by_side", "steps": "test_a_run_in_pieces_is_the_whole_run",
+    "chunk": "test_chunk", "env": "tiny.py:q", "agent": "tiny.py:q",
+    "eval.every": "test_run_folder",
+    "checkpoint.every": "tests/train/build_test.py", "checkpoint.keep": "tests/train/build_test.py",
+    "checkpoint.folder": "tests/train/build_test.py"}
+
+
+def test_no_key_is_forgotten():
+  assert set(build_test.leaf_keys(recipes.classic())) == set(KNOBS)
+
+
+def test_chunk():
   run = classic_loop.build(load(chunk=7))
   states = jax.eval_shape(run.chunk, jax.eval_shape(run.init, run.keys("a")), run.keys("b"))[0]
   assert states["policy"].step.shape == ()
