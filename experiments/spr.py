@@ -48,13 +48,13 @@ def self_prediction(env: env_lib.Env, network: dqn.Network, *, steps: int = 5, w
   def loss(params, followed, latent_B, obs_BW, action_BK, alive_BW):
     teacher = jax.lax.stop_gradient(followed) if stop_gradient else params
     seen = lambda obs: network.project(teacher, network.encode(teacher, obs))
-    target_BWD = jax.vmap(jax.vmap(seen))(obs_BW)
+    target_BKD = jax.vmap(jax.vmap(seen))(obs_BW[:, ks[0]:ks[-1] + 1])
     each = lambda f, *args: jax.vmap(f, in_axes=(None,) + (0,) * len(args))
     total_B, cosines = 0.0, []
     for k in ks:
       if k:
         latent_B = each(transition, 0, 0)(params["auxiliary"], latent_B, action_BK[:, k - 1])
-      cos_B = cosine(each(predicted, 0)(params, latent_B), target_BWD[:, k])
+      cos_B = cosine(each(predicted, 0)(params, latent_B), target_BKD[:, k - ks[0]])
       total_B += alive_BW[:, k] * (2.0 - 2.0 * cos_B)
       cosines.append(cos_B)
     metrics = {"spr/cosine": nums.mean_metric(

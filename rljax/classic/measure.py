@@ -65,7 +65,7 @@ def _walks(env: env_lib.Env, key: Array, count: int, steps: int):
 
 
 def probe(env: env_lib.Env, agent: agent_lib.Agent, state, key: Array, *, view: str = "latent",
-          count: int = 1500, held_out: int = 500, steps: int = 12, ridge: float = 1.0
+          count: int = 1500, held_out: int = 500, steps: int = 12, ridge: float = 100.0
           ) -> dict[str, Array]:
   """How much of the facts a linear map of a frozen view tells: held-out error over variance.
 
