@@ -36,8 +36,8 @@ def chain(shaping, far=False):
   env = dict(right=16, distractor=15) if far else dict(right=10)
   return {
       "env": fn("rljax.classic.worlds:chain", **env), "agent.gamma": 0.99,
-      "agent.shaping": shaping, "steps": 200 if far else 80,
-      "evals.exact": fn("rljax.classic.measure:exact")}
+      "agent.shaping": shaping,
+      "evals.exact": fn("rljax.classic.measure:exact"), **({} if far else {"steps": 80})}
 
 
 _OWN = {"bonus": fn(_CODE + "self_reward", learned=False, bonus=1.0),
