@@ -10,7 +10,7 @@ version = (here / "rljax/__init__.py").read_text().split('__version__ = "')[1].s
 data = ["pyarrow", "datasets", "tensorflow-datasets", "array-record", "importlib_resources",
         "reasoning-gym"]
 rewards = ["math-verify", "sacrebleu", "rouge-score"]
-envs = ["bm25s", "sqlglot", "open_spiel", "textarena"]
+envs = ["bm25s", "sqlglot", "open_spiel", "textarena", "gymnasium"]
 
 setuptools.setup(
     name="rljax",

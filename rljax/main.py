@@ -50,9 +50,11 @@ def _print_result(result, workdir, page):
       rows[name] = name, before.get(name, math.nan), after[name]
   for label, b, a in report_data.tables(rows)[0].values():  # the report shows the tables
     print(f"{label:<22}{float(b):>10.3f}{float(a):>10.3f}")  # a file holds NaN as "nan"
-  print(f"\n{result['steps']} steps, {result['seconds']:.0f} s, "
-        f"{result['tokens_per_second']:.0f} sampled tokens/s, "
-        f"{result['skipped_updates']} skipped updates")
+  speeds = {"tokens_per_second": "sampled tokens/s", "frames_per_second": "environment steps/s"}
+  print(", ".join([
+      f"\n{result['steps']} steps", f"{result['seconds']:.0f} s",
+      *(f"{result[k]:.0f} {says}" for k, says in speeds.items() if result.get(k) is not None),
+      f"{result['skipped_updates']} skipped updates"]))
   if result["faults"]:
     print("faults: " + ", ".join(f"{k} {v}" for k, v in sorted(result["faults"].items())))
   print(f"{workdir}/result.json\n{page}")

@@ -170,16 +170,45 @@ def reward_model() -> ml_collections.ConfigDict:
   return c
 
 
+def classic() -> ml_collections.ConfigDict:
+  """Classic RL in jnp environments: its own keys and loop, the same run folder and commands."""
+  c = ml_collections.ConfigDict()
+  c.loop = fn("rljax.classic.loop:train")
+  c.name = ""                  # shown in the report
+  c.seed = 0                   # of everything random
+  c.seeds = 1                  # learners side by side; the first is that of a run with one
+  c.steps = 100                # lines of the log; each is one program of `chunk` agent steps
+  c.chunk = 100
+  c.env = fn("rljax.classic.worlds:grid")
+  c.agent = fn("rljax.classic.actor_critic:policy_gradient")
+  c.evals = ml_collections.ConfigDict({})  # name -> leaf of `rljax.classic.measure`
+  c.eval = ml_collections.ConfigDict({
+      "every": 0,              # steps between evaluations; 0 = before and after only
+  })
+  c.checkpoint = ml_collections.ConfigDict({
+      "every": 50,             # steps
+      "keep": 2,
+      "folder": "",            # such as gs://bucket/run; "" = in the run folder
+  })
+  return c
+
+
 def runlocal(c) -> None:
   """Shrinks any config to seconds, in place: two steps, few rows, a tiny random model."""
-  c.steps = 2
+  c.steps, c.eval.every, c.checkpoint.every = 2, 0, 1
+  if "loop" in c:
+    c.chunk, c.seeds = min(c.chunk, 2), 1
+  else:
+    _runlocal_model(c)
+
+
+def _runlocal_model(c):
   c.prompts = min(c.prompts, 4)
   if "group_size" in c.rollout:
     c.rollout.group_size = min(c.rollout.group_size, 4)
-  c.eval.limit, c.eval.every = 8, 0
+  c.eval.limit = 8
   c.limits.response = min(c.limits.response, 48)
   c.sampling.slots = 16
-  c.checkpoint.every = 1
   for spec in c.roles.values():
     if spec.model is not None:
       spec.model = fn("rljax.models.policy:decoder", width=32, layers=2, heads=2)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rljax import config as config_lib
+from rljax.classic import loop as classic_loop
 from rljax.data import collate
 from rljax.reproduce import papers
 from rljax.train import build, loop
@@ -67,7 +68,7 @@ def arms(path):
 
 def with_data(config):
   """Points task sets that read a file at the fixture."""
-  for leaf in leaves([config.tasks, *config.evals.values()]):
+  for leaf in leaves([config.get("tasks"), *config.evals.values()]):
     if "path" in leaf:
       name = next((f for key, f in FILES_OF.items() if key in leaf.fn), "")
       leaf.path = str(ROOT / "tests/data/fixtures" / name) if name else DATA
@@ -98,9 +99,24 @@ def cases():
 @pytest.mark.parametrize("spec", list(cases()))
 def test_every_config_and_arm_binds(spec):
   config = with_data(config_lib.load(spec))
+  if "loop" in config:
+    trace_classic(config)
+    return
   if any("hf" in role.model.fn for role in config.roles.values() if role.model is not None):
     pytest.skip("needs a Hugging Face checkpoint folder; its :runlocal form builds")
   trace(build.build(config))
+
+
+def trace_classic(config):
+  """Traces the agent's steps and all that its evaluations measure."""
+  run = classic_loop.build(config)
+  keys = run.keys("any")
+  states = jax.eval_shape(run.init, keys)
+  new, metrics = jax.eval_shape(run.chunk, states, keys)
+  assert "reward/mean" in metrics and run.measures
+  jax.tree.map(lambda a, b: None if a.shape == b.shape else pytest.fail(f"{a} {b}"), new, states)
+  for measure in run.measures.values():
+    assert all(x.shape == () for x in jax.eval_shape(measure, states, keys).values())
 
 
 def trace(run):
@@ -130,9 +146,12 @@ def trace(run):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PAPERS)
 def test_the_scale_form_builds_and_traces_with_the_papers_model(path, tmp_path):
-  paper = papers.load(pathlib.Path(path).stem)
+  paper, config = papers.load(pathlib.Path(path).stem), config_lib.load(f"{path}:scale")
+  if "loop" in config:
+    trace_classic(config)
+    return
   (tmp_path / "config.json").write_text(json.dumps(MODELS[paper.model]))
-  config = with_data(config_lib.load(f"{path}:scale"))
+  config = with_data(config)
   assert "hf" in config.roles.policy.model.fn and "hf" in config.tokenizer.fn
   config.tokenizer = config_lib.fn("rljax.data.text:byte")  # its vocabulary is the checkpoint's
   config.roles.policy.model.path = str(tmp_path)

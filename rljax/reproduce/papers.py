@@ -24,6 +24,7 @@ FOLDER = pathlib.Path("configs/papers")
 RECORDS = pathlib.Path("experiments")
 RELATIONS = (">", "<", "within")
 KINDS = ("claim", "mechanism", "control")
+AVERAGES = ("mean", "iqm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Claim:
       testable) or "control" (an arm that must fail, and does if the relation holds).
     paper: the paper's own numbers, in words.
     times: a factor of `right`, where the claim is a ratio.
+    average: over seeds, "mean", or "iqm", the mean of the middle half.
   """
 
   says: str
@@ -57,6 +59,7 @@ class Claim:
   kind: str
   paper: str
   times: float = 1.0
+  average: str = "mean"
 
   def arms(self) -> list[str]:
     return [s.arm for s in (self.left, self.right) if isinstance(s, Side)]
@@ -117,7 +120,7 @@ def _used(arms, claims):
 
 def _claim(raw: Mapping[str, Any], arms, where) -> Claim:
   known = {"says", "metric", "arm", "at", "relation", "than", "than_metric", "than_at", "margin",
-           "kind", "paper", "times"}
+           "kind", "paper", "times", "average"}
   for key in raw:
     if key not in known:
       raise ConfigError(f"{where}: unknown key {key!r}{config_lib.nearest(key, known)}")
@@ -129,11 +132,13 @@ def _claim(raw: Mapping[str, Any], arms, where) -> Claim:
   if isinstance(right, str):
     right = Side(right, raw.get("than_metric", left.metric), raw.get("than_at", left.at))
   claim = Claim(raw["says"], left, raw["relation"], right, float(raw.get("margin", 0.0)),
-                raw.get("kind", "claim"), raw.get("paper", ""), float(raw.get("times", 1.0)))
+                raw.get("kind", "claim"), raw.get("paper", ""), float(raw.get("times", 1.0)),
+                raw.get("average", "mean"))
   for arm in claim.arms():
     if arm not in arms:
       raise ConfigError(f"{where}: unknown arm {arm!r}{config_lib.nearest(arm, arms)}")
-  if claim.relation not in RELATIONS or claim.kind not in KINDS:
-    raise ConfigError(f"{where}: relation is one of {', '.join(RELATIONS)}, kind one of "
-                      f"{', '.join(KINDS)}; found {claim.relation!r} and {claim.kind!r}")
+  for key, known in (("relation", RELATIONS), ("kind", KINDS), ("average", AVERAGES)):
+    if getattr(claim, key) not in known:
+      raise ConfigError(f"{where}: {key} is one of {', '.join(known)}, "
+                        f"found {getattr(claim, key)!r}")
   return claim

@@ -89,6 +89,9 @@ def build(config, *, devices=None) -> Run:
   Raises:
     ConfigError: anything in the config that cannot work, named by its key.
   """
+  if "loop" in config:
+    raise ConfigError(f"this recipe has a loop of its own ({config.loop.fn}): rljax-train, "
+                      "rljax-reproduce and rljax-report take it, this command does not")
   layout, sampler_layout, speakers = _layouts(config, devices)
   mesh = layout.mesh
   leaf = functools.partial(_leaf, config)

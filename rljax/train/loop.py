@@ -1,12 +1,10 @@
 """The loop: tasks -> rollout -> rewards -> select -> updates, with checkpoints and a run folder."""
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import json
 import os
-import time
 from typing import Any
 
 import jax
@@ -17,7 +15,7 @@ from rljax import rng, sharding, types
 from rljax.data import collate, curriculum
 from rljax.rewards import run as rewards_lib
 from rljax.train import build as build_lib
-from rljax.train import checkpoint, distributed, preempt, preflight, progress, runlog
+from rljax.train import distributed, preflight, runlog, runner
 from rljax.train import rollouts as rollouts_lib
 from rljax.train import scalars as scalars_lib
 
@@ -28,6 +26,9 @@ FREE = ("steps", "eval", "evals", "data.eval_path", "checkpoint", "episodes_max_
 def train(config, workdir: str, *, devices=None, quiet: bool = False,
           hosts: distributed.Hosts = distributed.ALONE) -> dict[str, Any]:
   """Runs a recipe to its end, or continues it; returns the states of all roles.
+
+  A recipe with a `loop` of its own is run by that: a leaf of a function with these arguments, that
+  returns what it likes.
 
   The run folder is described in `rljax.train.runlog`. Killing the process at any moment and calling
   this again gives the run that was never killed.
@@ -49,71 +50,28 @@ def train(config, workdir: str, *, devices=None, quiet: bool = False,
   for host, other in enumerate(hosts.each("meet", lambda: digest)):
     if other != digest:
       raise config_lib.ConfigError(f"host {host} was started with another config")
+  if "loop" in config:  # a recipe may bring its own
+    own = config_lib.bind(config.loop, where="config.loop")
+    return own(config, workdir, devices=devices, quiet=quiet, hosts=hosts)
   run = build_lib.build(config, devices=devices)
   return Loop(run, workdir, quiet=quiet, hosts=hosts).run()
 
 
-class Loop:
+class Loop(runner.Runner):
   """The state of a running recipe that is not weights: curriculum, counters, the logs."""
 
   def __init__(self, run: build_lib.Run, workdir: str, *, quiet: bool = False,
                hosts: distributed.Hosts = distributed.ALONE):
-    self.r, self.config, self.workdir, self.hosts = run, run.config, workdir, hosts
-    self.checkpoints = checkpoint.Checkpoints(
-        checkpoint.folder_of(run.config, workdir), keep=run.config.checkpoint.keep, hosts=hosts)
-    self.quiet = quiet or not hosts.main
-    self.host = {"curriculum": run.curriculum.init(), "eval_before": {},
-                 "memories": {name: m.init() for name, m in run.memories.items()},
-                 "drawn": None, "held": 0,
-                 "seconds": 0.0, "tokens": 0, "skipped": 0, "faults": {}}
+    super().__init__(run.config, workdir, quiet=quiet, hosts=hosts,
+                     episodes_max_bytes=run.config.episodes_max_bytes)
+    self.r = run
+    self.host |= {"curriculum": run.curriculum.init(), "drawn": None, "held": 0, "tokens": 0,
+                  "memories": {name: m.init() for name, m in run.memories.items()}}
     self.rollouts = rollouts_lib.Rollouts(run, hosts, self.host)
-
-  # --- the loop ---
-
-  def start(self) -> int:
-    """Restores or creates all weights and opens the logs; the first step to run."""
-    with self.hosts.phase("restore or initialise"):
-      first = self._restore()
-    self.log = runlog.RunLog(
-        self.workdir, resume_step=first, max_bytes=self.config.episodes_max_bytes
-    ) if self.hosts.main else runlog.NoLog()
-    self.progress = progress.Progress(self.config.steps, stream=_Null() if self.quiet else None)
-    self.began = time.monotonic() - self.host["seconds"]
-    return first
 
   def stop(self) -> None:
     self.rollouts.close()
-    self.progress.close()
-    self.log.close()
-    self.checkpoints.close()
-
-  def run(self) -> dict[str, Any]:
-    config = self.config
-    first = self.start()
-    step, scalars = first, {}
-    with contextlib.ExitStack() as stack:
-      stack.callback(self.stop)
-      told = stack.enter_context(preempt.notice())
-      while step < config.steps:
-        if step == first or step % max(config.checkpoint.every, 1) == 0:
-          self._save(step)
-        scalars = {}
-        if step == 0 or (config.eval.every and step % config.eval.every == 0):
-          scalars.update(self._evaluate_all(step))
-          if step == 0:
-            self.host["eval_before"] = dict(scalars)
-        scalars.update(self.step(step))
-        self.log.metrics(step, scalars)
-        step += 1
-        self.progress.update(step, scalars)
-        reasons = [r for r in self.hosts.each("step", lambda: told.reason) if r]
-        if reasons and step < config.steps:
-          self._save(step)
-          raise preempt.Preempted(f"{reasons[0]}: the run ended with a checkpoint of step {step}; "
-                                  f"the same command continues it")
-      self._save(step)
-      self._finish(step)
-    return self.r.roles.states
+    super().stop()
 
   def step(self, step: int) -> dict[str, float]:
     clock = scalars_lib.Clock()
@@ -124,7 +82,7 @@ class Loop:
         deadline=self.config.reward_deadline, over=self.hosts.over)
     episodes, remembered, odd = self._remember(step, episodes)
     faults = collections.Counter(faults) + collections.Counter(more) + collections.Counter(odd)
-    self._note_faults(faults)
+    self.note_faults(faults)
     if step == 0:
       self.hosts.first("preflight", lambda: self._preflight(episodes, faults, len(indices)))
     self.host["curriculum"] = self.r.curriculum.update(
@@ -185,7 +143,7 @@ class Loop:
     for name, update in self.r.updates.items():
       if update.every and (step + 1) % update.every == 0:
         out[name] = update.derive(episodes, ctx) if update.derive else episodes
-    self._note_faults(ctx.faults)
+    self.note_faults(ctx.faults)
     return out, dict(ctx.faults)
 
   def _prepare(self, update, episodes) -> types.Batch | None:
@@ -200,7 +158,7 @@ class Loop:
                                  discount=update.discount)
     if update.pack is not None:
       packed = update.pack(host_batch)
-      self._note_faults({"not_packed": packed is None})  # they did not fit: one row each, slower
+      self.note_faults({"not_packed": packed is None})  # they did not fit: one row each, slower
       host_batch = host_batch if packed is None else packed
     batch = sharding.put_rows(host_batch, self.r.mesh)
     ref, value = (roles.params(r) if r else None for r in (update.ref, update.value))
@@ -226,7 +184,7 @@ class Loop:
     total = functools.reduce(types.merge_metrics, jax.device_get(collected))
     return {k: float(m.compute()) for k, m in total.items()}
 
-  def _evaluate_all(self, step) -> dict[str, float]:
+  def evaluate(self, step) -> dict[str, float]:
     out = {}
     with self.rollouts.aside():
       for name, tasks in self.r.evals.items():
@@ -246,7 +204,7 @@ class Loop:
         episodes, {c.score: self.r.eval_verifier}, {}, ctx, deadline=self.config.reward_deadline,
         over=self.hosts.over)
     faults["long_prompt"] = len(problems) - len(fitting)
-    self._note_faults(faults)
+    self.note_faults(faults)
     scalars = {**self._measured(name, episodes, problems, ctx),
                "length": float(np.mean([e.num_actions for e in episodes])),
                "truncated": float(np.mean([e.status == types.LENGTH for e in episodes]))}
@@ -276,34 +234,24 @@ class Loop:
 
   # --- begin and end ---
 
-  def _restore(self) -> int:
-    found = self.checkpoints.restore(self.r.roles.abstract())
-    if found is None:
-      self.r.roles.init()
-      return 0
-    step, saved, host = found
-    self.r.roles.restore(saved)
-    self.host.update({k: v for k, v in host.items() if k in self.host})
-    return step
+  def init(self):
+    self.r.roles.init()
 
-  def _save(self, step):
-    self.host["seconds"] = time.monotonic() - self.began
-    with self.hosts.phase("checkpoint"):
-      self.checkpoints.save(step, self.r.roles.saved(), self.host)
+  def abstract(self):
+    return self.r.roles.abstract()
 
-  def _finish(self, step):
-    after = self._evaluate_all(step)
-    if after:
-      self.log.metrics(step, after)
-    seconds = time.monotonic() - self.began
-    short = lambda d: scalars_lib.nest(
-        {k[len("eval/"):]: v for k, v in d.items()}, self.config.evals)
-    self.log.result({
-        "status": "done", "steps": step, "seconds": seconds,
-        "eval": {"before": short(self.host["eval_before"]), "after": short(after)},
-        "tokens_per_second": self.host["tokens"] / max(seconds, 1e-9),
-        "config_hash": config_lib.digest(self.config), "skipped_updates": self.host["skipped"],
-        "faults": self.host["faults"], "parameters": self._parameters()})
+  def arrays(self):
+    return self.r.roles.saved()
+
+  def load(self, arrays):
+    self.r.roles.restore(arrays)
+
+  def outcome(self):
+    return self.r.roles.states
+
+  def summary(self, seconds):
+    return {"tokens_per_second": self.host["tokens"] / max(seconds, 1e-9),
+            "parameters": self._parameters()}
 
   def _parameters(self):
     roles = self.r.roles
@@ -319,11 +267,6 @@ class Loop:
     for warning in report["warnings"]:
       self.progress.note(f"PREFLIGHT: {warning}")
 
-  def _note_faults(self, faults):
-    for kind, count in faults.items():
-      if count:
-        self.host["faults"][kind] = self.host["faults"].get(kind, 0) + int(count)
-
 
 def _order(generator, update) -> np.ndarray:
   """All rows of a batch in a new order that keeps the rows of a unit together, int32 [B]."""
@@ -334,14 +277,6 @@ def _order(generator, update) -> np.ndarray:
 def _guard():
   """Nothing may cross to or from the host inside (op by op, without jit, constants do)."""
   return jax.transfer_guard("allow" if jax.config.jax_disable_jit else "disallow")
-
-
-class _Null:
-  def write(self, text):
-    pass
-
-  def flush(self):
-    pass
 
 
 def read_result(workdir: str) -> dict | None:

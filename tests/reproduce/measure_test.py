@@ -43,6 +43,27 @@ def test_bootstrap_of_many_has_the_width_of_a_normal_interval():
   assert measure.bootstrap(x) == (low, high)
 
 
+def test_interquartile_mean():
+  assert measure.interquartile_mean([9.0, 1.0, 3.0, 2.0]) == 2.5
+  # Of five, a quarter of the second and the fourth value is cut.
+  assert measure.interquartile_mean([0.0, 1.0, 2.0, 4.0, 99.0]) == pytest.approx(
+      (0.75 * 1 + 2 + 0.75 * 4) / 2.5)
+  assert measure.interquartile_mean([[5.0], [7.0]]).tolist() == [5.0, 7.0]
+
+
+def test_a_claim_about_interquartile_means_ignores_one_wild_seed(tmp_path):
+  values = {"full": [1.0, 1.1, 1.2, 9.0], "other": [1.0, 1.0, 1.0, 1.0]}
+  runs = {arm: {s: measure.Run("", ({"step": 0, "m": v},)) for s, v in enumerate(found)}
+          for arm, found in values.items()}
+  says = papers.Claim("s", papers.Side("full", "m", "end"), ">", papers.Side("other", "m", "end"),
+                      0.1, "claim", "", average="iqm")
+  found = measure.evaluate(says, runs)
+  assert found["difference"] == pytest.approx(0.15)
+  assert "interquartile" in found["rule"]
+  plain = measure.evaluate(dataclasses.replace(says, average="mean"), runs)
+  assert plain["difference"] == pytest.approx((1.0 + 1.1 + 1.2 + 9.0) / 4 - 1)
+
+
 def claim(relation=">", margin=0.0, right=0.0, at="end", arm="full", kind="claim",
           metric="eval/test/pass_at_1"):
   side = right if isinstance(right, float) else papers.Side(right, metric, at)

@@ -161,7 +161,7 @@ def test_eval_limit(monkeypatch):
   seen = []
   state = Recorder(run)
   state.log.episodes = lambda step, episodes: seen.append(len(episodes))
-  state._evaluate_all(0)
+  state.evaluate(0)
   assert seen == [3]
 
 
