@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import zlib
 
 import jax
 
@@ -164,7 +165,8 @@ def _recipe(parent, noise, steps, rows, lr, seed, problems, tasks):
 def _fingerprint(config) -> str:
   """Hash of the config, the version, and a look at the tasks (a data file may change in place)."""
   tasks = config_lib.bind(config.tasks, where="config.tasks")()
-  sample = [(tasks[i].id, tasks[i].prompt, tasks[i].demo, dict(tasks[i].info))
-            for i in range(0, len(tasks), max(1, len(tasks) // 16))]
+  some = [tasks[i] for i in range(0, len(tasks), max(1, len(tasks) // 16))]
+  sample = [(t.id, t.prompt, t.demo, dict(t.info), *(zlib.crc32(x.tobytes()) for x in t.media))
+            for t in some]
   text = json.dumps([rljax.__version__, config_lib.digest(config), len(tasks), sample], default=str)
   return hashlib.sha256(text.encode()).hexdigest()[:16]

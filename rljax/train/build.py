@@ -234,6 +234,9 @@ def _policies(config, tokenizer, layout):
                           f"weights they adapt, and start by themselves (init=None)")
       adapted = dataclasses.replace(policy.cfg, lora=_made(config, f"roles.{name}.lora"))
       policy = dataclasses.replace(policy, cfg=adapted)
+    if policy.patches != tokenizer.patches:
+      raise ConfigError(f"config.roles.{source}.model reads {policy.patches} patches per image, "
+                        f"config.tokenizer writes {tokenizer.patches} (0: text alone)")
     try:
       policy.shapes()
     except ValueError as e:
@@ -310,7 +313,7 @@ def _update(config, name, policies, optimizers, objectives, leaf, mesh, roles):
   group = config.rollout.get("group_size", 1)
   rows = _round_up(spec.rows or config.prompts * group, mesh.size * spec.accum * spec.minibatches)
   limits = config.limits
-  shapes = collate.Shapes(rows, _context(limits) - 1, limits.response)
+  shapes = collate.Shapes(rows, _context(limits) - 1, limits.response, policies[spec.role].media)
   cut = jax.jit(functools.partial(step_lib.minibatch, count=spec.minibatches)) if several else None
   return Update(
       role=spec.role, speaker=spec.speaker, ref=spec.ref if has_ref else "",
