@@ -26,7 +26,7 @@ GLYPH = (5, 3)
 
 @dataclasses.dataclass(frozen=True)
 class Object:
-  """A shape in a scene: `x` and `y` of its centre and its `radius`, in pixels; y grows downwards."""
+  """A shape in a scene: `x`, `y` of its centre and its `radius` in pixels; y grows downwards."""
 
   shape: str
   color: str
