@@ -75,15 +75,17 @@ def draw(image: np.ndarray, thing: Object) -> None:
   if thing.shape not in SHAPES or thing.color not in COLORS:
     raise ValueError(f"a {thing.color} {thing.shape}: colours are {', '.join(COLORS)}, shapes "
                      f"{', '.join(SHAPES)}")
-  y, x = np.mgrid[:image.shape[0], :image.shape[1]]
-  dx, dy, r = np.abs(x - thing.x), y - thing.y, thing.radius
-  inside = {
-      "square": (dx <= 0.85 * r) & (np.abs(dy) <= 0.85 * r),
-      "disc": dx**2 + dy**2 <= r**2,
-      "triangle": (np.abs(dy) <= r) & (dx <= (dy + r) / 2),
-      "cross": ((dx <= r / 3) & (np.abs(dy) <= r)) | ((np.abs(dy) <= r / 3) & (dx <= r)),
-  }[thing.shape]
-  image[inside] = COLORS[thing.color]
+  dx = np.abs(np.arange(image.shape[1]) - thing.x)[None, :]
+  dy = (np.arange(image.shape[0]) - thing.y)[:, None]
+  image[_INSIDE[thing.shape](dx, dy, thing.radius)] = COLORS[thing.color]
+
+
+_INSIDE = {  # |x|, y from the centre, radius
+    "square": lambda x, y, r: (x <= 0.85 * r) & (np.abs(y) <= 0.85 * r),
+    "disc": lambda x, y, r: x**2 + y**2 <= r**2,
+    "triangle": lambda x, y, r: (np.abs(y) <= r) & (x <= (y + r) / 2),
+    "cross": lambda x, y, r: ((x <= r / 3) & (np.abs(y) <= r)) | ((np.abs(y) <= r / 3) & (x <= r)),
+}
 
 
 def write(image: np.ndarray, text: str, top: int, left: int, color: Sequence[int]) -> None:

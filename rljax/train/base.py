@@ -119,6 +119,21 @@ def scorer(setup, *, tasks, skill, rollout=None, objective=None, at_least: float
   return params
 
 
+def arm(setup, *, config: str) -> PyTree:
+  """The role's weights at the end of another run, for a run that is its next stage.
+
+  That run is trained in the cache folder, as a base is, and found there by all that start from it.
+
+  Args:
+    setup: see `rljax.train.build.Setup`.
+    config: as `--config` takes it, "configs/papers/x.py:quick,arm", without a seed of its own: that
+      of the file.
+  """
+  params, result, folder = _cached(config_lib.load(config), setup.role)
+  print(f"starts from {config} after {result['steps']} steps (its run: {folder}/run)")
+  return params
+
+
 def _cached(config, role) -> tuple[PyTree, dict, str]:
   """(the role's weights, result.json, folder) of a run in the cache folder, trained if needed."""
   folder = os.path.join(runlog.cache_folder(), "bases", _fingerprint(config))
