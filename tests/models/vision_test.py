@@ -17,6 +17,7 @@ from rljax.types import FIRST_PATCH
 POLICY = vision.vision(9, images=3, size=(4, 6), patch=(2, 3), tower_width=8, width=16, layers=2,
                        heads=2)
 TEXT = dataclasses.replace(POLICY, tower=None)
+STATS, TOWER = jax.jit(POLICY.stats), jax.jit(lambda p, media: POLICY.tower(p, media))
 EOS, PATCHES = 1, 4
 
 
@@ -47,7 +48,7 @@ def batch_of(episodes, B=0):
 
 
 def logp(params, *episodes):
-  return np.asarray(POLICY.stats(params, batch_of(episodes)).logp_BT)
+  return np.asarray(STATS(params, batch_of(episodes)).logp_BT)
 
 
 def test_patches_divide_the_image():
@@ -61,8 +62,8 @@ def test_text_through_the_vision_model_is_bitwise_the_text_model(params):
   seen, plain = batch_of(e), collate.collate(e, shapes=collate.Shapes(2, 18, 4))
   assert "media_BNHWC" in seen.inputs and "media_BNHWC" not in plain.inputs
   own = {k: v for k, v in params.items() if k != "tower"}
-  a, b, c = (jax.jit(p.stats)(w, x) for p, w, x in (
-      (TEXT, own, plain), (POLICY, params, plain), (POLICY, params, seen)))
+  a, b, c = (fn(w, x) for fn, w, x in (
+      (jax.jit(TEXT.stats), own, plain), (STATS, params, plain), (STATS, params, seen)))
   for other in (b, c):
     np.testing.assert_array_equal(a.logp_BT, other.logp_BT)
     np.testing.assert_array_equal(a.entropy_BT, other.entropy_BT)
@@ -75,18 +76,18 @@ def test_what_is_named_is_read_and_nothing_else(params):
   assert np.abs(base - swapped)[0, :2].min() > 1e-4  # two images in another order
   b = batch_of([episode(media, prompt_of(2, 3), [5, 1])])
   b.inputs["media_BNHWC"][0, 2] = 77  # a place that no token names
-  np.testing.assert_array_equal(POLICY.stats(params, b).logp_BT, base)
+  np.testing.assert_array_equal(STATS(params, b).logp_BT, base)
   b.inputs["media_BNHWC"][0, 1, -1, -1] = 255 - media[1][-1, -1]  # one pixel of one that is
-  assert np.abs(POLICY.stats(params, b).logp_BT - base)[0, :2].max() > 1e-6
+  assert np.abs(STATS(params, b).logp_BT - base)[0, :2].max() > 1e-6
 
 
 def test_an_image_is_read_whole_and_alone(params):
   media = np.stack(images(3))[None]
-  features = POLICY.tower(params, jnp.asarray(media))
+  features = TOWER(params, jnp.asarray(media))
   assert features.shape == (1, 3 * PATCHES, 16)
   changed = media.copy()
   changed[0, 1, -1, -1] ^= 255  # the last patch of the second
-  moved = np.abs(np.asarray(POLICY.tower(params, jnp.asarray(changed)) - features))[0].max(axis=1)
+  moved = np.abs(np.asarray(TOWER(params, jnp.asarray(changed)) - features))[0].max(axis=1)
   assert (moved[PATCHES:2 * PATCHES] > 1e-6).all()  # its first patch sees it
   assert (moved[:PATCHES] == 0).all() and (moved[2 * PATCHES:] == 0).all()
 
@@ -94,16 +95,15 @@ def test_an_image_is_read_whole_and_alone(params):
 def test_patches_are_cut_in_raster_order(params):
   one = np.zeros((1, 3, 4, 6, 3), np.uint8)
   one[0, 0, 2:, :3] = 255  # the lower left patch, number 2
-  flat = dataclasses.replace(POLICY.tower, cfg=dataclasses.replace(POLICY.tower.cfg, layers=1))
   off = jax.tree.map(jnp.zeros_like, params["tower"]["layers"])
   w = {"tower": {**params["tower"], "layers": off}}  # without layers each patch stands alone
-  moved = np.abs(np.asarray(flat(w, jnp.asarray(one)) - flat(w, jnp.zeros_like(one))))[0].max(-1)
+  moved = np.abs(np.asarray(TOWER(w, jnp.asarray(one)) - TOWER(w, jnp.zeros_like(one))))[0].max(-1)
   assert np.flatnonzero(moved > 1e-6).tolist() == [2]
 
 
 def test_every_parameter_of_the_tower_learns(params):
   b = batch_of([episode(images(3), prompt_of(3, 2), [5, 6, 1])])
-  grads = jax.grad(lambda p: jnp.sum(POLICY.stats(p, b).logp_BT * b.mask_BT))(params)
+  grads = jax.jit(jax.grad(lambda p: jnp.sum(POLICY.stats(p, b).logp_BT * b.mask_BT)))(params)
   for path, g in jax.tree_util.tree_leaves_with_path(grads["tower"]):
     assert np.isfinite(g).all() and np.abs(g).max() > 1e-7, path
 
@@ -157,11 +157,10 @@ def test_tokens_do_not_depend_on_company_and_images_are_not_mixed_up(params, eng
   for at, c in zip(order, engine.generate(params, [reqs[i] for i in order], key)):
     np.testing.assert_array_equal(c.tokens, together[at].tokens)
   same = [dataclasses.replace(reqs[1], media=reqs[k].media) for k in (1, 4, 7, 4)]
-  first = [c.logp[0] - c.raw_logp[0] * 0 for c in engine.generate(
-      params, [dataclasses.replace(r, greedy=False, forced=(5,)) for r in same], key)]
-  assert len({round(float(x), 6) for x in first[:3]}) == 3 and first[1] == first[3]
-  again = engine.generate(  # nor is what the cache holds of an earlier call
-      params, [dataclasses.replace(r, forced=(5,)) for r in same[::-1]], key)
+  same = [dataclasses.replace(r, forced=(5,)) for r in same]
+  first = [float(c.logp[0]) for c in engine.generate(params, same, key)]
+  assert len({round(x, 6) for x in first[:3]}) == 3 and first[1] == first[3]
+  again = engine.generate(params, same[::-1], key)  # nor does an earlier call's cache
   np.testing.assert_allclose([c.logp[0] for c in again], first[::-1], atol=1e-6)
 
 
@@ -200,7 +199,7 @@ def test_packed_equals_unpacked(params):
         tuple(jax.tree.map(lambda x, p=p: x[p * len(x) // 2:(p + 1) * len(x) // 2], b)
               for b in (batch, packed)) for p in (0, 1)]
     for plain, piece in pieces:
-      a, b = (POLICY.stats(params, x).logp_BT * plain.mask_BT for x in (plain, piece))
+      a, b = (STATS(params, x).logp_BT * plain.mask_BT for x in (plain, piece))
       np.testing.assert_allclose(a, b, atol=1e-5)
   shared = (packing.pack(batch, rows=4, length=18).inputs["tokens_BS"] >= FIRST_PATCH).sum()
   assert shared == 3 * PATCHES  # group 0 reads its image once, group 1 each of its own

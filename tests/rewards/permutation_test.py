@@ -56,7 +56,7 @@ def test_a_line_that_repeats_itself_costs_half():
                      ((line + "x\n") * 4, 0)):
     close(graded([text], [1, 2]), [-cost])
   boxed = f"<think>{line * 4}</think>\\boxed{{1,2}}"
-  close(graded([boxed], [1, 2], form="boxed"), [1.2])  # the first begins with the tag: three are left
+  close(graded([boxed], [1, 2], form="boxed"), [1.2])  # its first has a tag
   close(graded([f"<think>\n{line * 5}</think>\\boxed{{1,2}}"], [1, 2], form="boxed"), [0.7])
 
 
