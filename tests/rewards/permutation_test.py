@@ -1,5 +1,7 @@
 """The graded permutation reward, by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,12 @@ def test_the_released_rule():
   close(graded(["1,2,4,3"], [1, 2, 3, 4]), [0.2])  # K <= 4: no partial credit, and it stays so
   close(graded(["1,2,4,3"], [1, 2, 3, 4], partial_from=2), [0.2 + 0.2 * 0.5])
   close(graded(["1,2,3,4,5", "1,2,3,5,4"], [1, 2, 3, 4, 5]), [1.2, 0.2 + 0.2 * 3 / 5])
+
+
+def test_with_four_pieces_both_rules_are_one():
+  said = [ordering.text_of(p) for k in (3, 4) for p in itertools.permutations(range(1, k + 1))]
+  np.testing.assert_array_equal(graded(said, [3, 1, 4, 2]), graded(said, [3, 1, 4, 2], partial=0))
+  assert set(graded(said, [3, 1, 4, 2])) == {1.2, 0.2, 0.0}
 
 
 def test_partial_credit_asks_for_a_permutation():

@@ -1,5 +1,7 @@
 """The planted base: trained once, found again, refused outside its band."""
 
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from rljax import config as config_lib
 from rljax import recipes
 from rljax.config import fn
-from rljax.train import build
+from rljax.train import build, export
 from tests.train import loop_test
 
 
@@ -50,6 +52,21 @@ def test_every_knob_makes_another_base(own, knob, capsys):
   other = weights(setup_of(**knob))
   assert "training a base model" in capsys.readouterr().out
   assert differ(own, other)
+
+
+def test_a_stage_starts_where_another_run_ended(own, capsys):
+  config = config_lib.load(loop_test.TINY)
+  before = weights(build.build(config_lib.load(loop_test.TINY)))
+  config.roles.policy.init = fn("rljax.train.base:arm", config=loop_test.TINY)
+  after = weights(build.build(config))
+  said = capsys.readouterr().out
+  assert f"starts from {loop_test.TINY} after 6 steps" in said and differ(before, after)
+  folder = pathlib.Path(said.partition("(its run: ")[2].partition(")")[0])
+  step, run, _ = export.load_run(str(folder), "policy")
+  assert step == 6
+  jax.tree.map(np.testing.assert_array_equal, run.roles.params("policy"), after)
+  jax.tree.map(np.testing.assert_array_equal, weights(build.build(config)), after)  # found again
+  assert "training" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("band, wanted", [({"at_least": 0.9}, "0.9 to 1"),
