@@ -1,8 +1,8 @@
 """Visual Jigsaw: shuffled tiles put back in order, paid by position.
 
-https://github.com/penghao-wu/visual_jigsaw. Here: pictures of 24 x 24
-pixels cut into 2 x 2 or 3 x 2 tiles, and a base that knows the form of an answer and nothing else.
-With K <= 4 pieces the released rule pays no partial credit: there both rewards are one, and one arm.
+https://github.com/penghao-wu/visual_jigsaw. Here: pictures of 24 x 24 pixels cut into 2 x 2 or
+3 x 2 tiles, and a base that knows the form of an answer and nothing else. With K <= 4 pieces the
+released rule pays no partial credit: both rewards are one there, and one arm.
 
   rljax-reproduce visual-jigsaw
   rljax-train --config configs/papers/visual-jigsaw.py:exact --workdir runs/jigsaw-exact
