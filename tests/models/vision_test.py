@@ -10,7 +10,7 @@ import pytest
 from rljax import types
 from rljax.config import ConfigError
 from rljax.data import collate, packing
-from rljax.models import vision
+from rljax.models import export, vision
 from rljax.sampling import engine as engine_lib
 from rljax.types import FIRST_PATCH
 
@@ -184,6 +184,11 @@ def test_a_long_prompt_and_a_conversation_are_read_in_parts(params):
 def test_the_engine_refuses_patches_without_images(params, engine):
   with pytest.raises(ValueError, match="token ids outside 0 to 8"):
     engine.generate(params, [engine_lib.Request(prompt_of(1), (0, 0), 2)], jax.random.key(0))
+
+
+def test_no_folder_is_written_without_the_tower(params, tmp_path):
+  with pytest.raises(ConfigError, match="reads images"):
+    export.write(POLICY, params, str(tmp_path))
 
 
 def test_packed_equals_unpacked(params):
