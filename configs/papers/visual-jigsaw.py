@@ -1,8 +1,8 @@
 """Visual Jigsaw: shuffled tiles put back in order, paid by position.
 
 https://github.com/penghao-wu/visual_jigsaw. Here: pictures of 24 x 24 pixels cut into 2 x 2 or
-3 x 2 tiles, and a base that knows the form of an answer and nothing else. With K <= 4 pieces the
-released rule pays no partial credit: both rewards are one there, and one arm.
+3 x 2 tiles, and a base that sorts tiles by light and by colour, and of puzzles knows the form. With
+K <= 4 pieces the released rule pays no partial credit: both rewards are one there, and one arm.
 
   rljax-reproduce visual-jigsaw
   rljax-train --config configs/papers/visual-jigsaw.py:exact --workdir runs/jigsaw-exact
@@ -25,9 +25,13 @@ def puzzle(rows, split, **knobs):
   return fn("rljax.data.ordering:jigsaw", rows=rows, columns=2, split=split, **knobs)
 
 
-def base(rows):
-  return fn("rljax.train.base:trained", noise=0.0, tasks=puzzle(rows, "train", right=0.0, seed=1),
-            skill=puzzle(rows, "test", count=300), steps=200, rows=64, at_least=0.0, at_most=0.15)
+def base(rows):  # it can sort tiles by light and by colour; of puzzles it knows the form
+  knows = tuple(puzzle(rows, "train", seed=k, by=by, template="{pieces}" + sign)
+                for k, (by, sign) in enumerate((("light", "^"), ("red", "<")), 2))
+  return fn("rljax.train.base:trained", noise=0.0, tasks=fn(
+      "rljax.data.planted:mixture", weights=(1, 1, 1),
+      parts=(puzzle(rows, "train", right=0.0, seed=1), *knows)),
+            skill=puzzle(rows, "test", count=300), steps=400, rows=64, at_least=0.0, at_most=0.15)
 
 
 def model(rows):
@@ -57,27 +61,20 @@ def get_config():
 _FOUR = {"tasks": puzzle(2, "train"), "evals.test": puzzle(2, "test", count=200),
          "roles.policy.model": model(2), "roles.policy.init": base(2), "limits.prompt": 17,
          "limits.response": 8}
-_SHOWN = {"rollout": fn("rljax.rollouts.dataset:demonstrations"), "prompts": 32,
-          "updates.policy.advantage": None,
-          "updates.policy.objective": fn("rljax.objectives.supervised:sft")}
 _QUESTIONS = {  # stage B: 200 labelled questions about where things are
-    **_FOUR, **_SHOWN, "steps": 150, "tasks": fn("rljax.data.ordering:positions"),
+    **_FOUR, "rollout": fn("rljax.rollouts.dataset:demonstrations"),
+    "updates.policy.advantage": None, "steps": 150, "prompts": 32,
+    "updates.policy.objective": fn("rljax.objectives.supervised:sft"),
+    "tasks": fn("rljax.data.ordering:positions"),
     "evals.test": fn("rljax.data.ordering:positions", split="test", count=1000),
     "eval.limit": 1000, "limits.prompt": 20, "limits.response": 2,
     **{f"rewards.{k}": fn("rljax.rewards.verify:task_verifier") for k in REWARDS}}
-
-
-def after(arm):
-  return fn("rljax.train.base:arm", config=f"configs/papers/visual-jigsaw.py:quick,{arm}")
-
-
 ARMS = {
     "exact": {"rewards.order.partial": 0.0},
     "four": _FOUR,
-    "four_sft": {**_FOUR, **_SHOWN},
     "asked": _QUESTIONS,
-    "asked_rl": {**_QUESTIONS, "roles.policy.init": after("four")},
-    "asked_sft": {**_QUESTIONS, "roles.policy.init": after("four_sft")},
+    "asked_rl": {**_QUESTIONS, "roles.policy.init": fn(
+        "rljax.train.base:arm", config="configs/papers/visual-jigsaw.py:quick,four")},
 }
 QUICK = {"steps": 150, "eval.every": 0}
 RUNLOCAL = {"roles.policy.model": fn(

@@ -44,10 +44,14 @@ def picture(draws: np.random.Generator, size: int, shapes: Sequence[int]
   return image, objects
 
 
+_ORDERS = {"place": None, "light": np.mean,
+           "red": lambda tile: np.mean(tile[..., 2]) - np.mean(tile[..., 0])}
+
+
 def jigsaw(*, rows: int = 2, columns: int = 2, size: int = 24, shapes: Sequence[int] = (3, 5),
-           tolerance: float = 6.0, right: float = 1.0, template: str = "{pieces}:",
-           split: str = "train", count: int = 20000, seed: int = 0, test_share: float = 0.1
-           ) -> tasks_lib.TaskSet:
+           tolerance: float = 6.0, right: float = 1.0, by: str = "place",
+           template: str = "{pieces}:", split: str = "train", count: int = 20000, seed: int = 0,
+           test_share: float = 0.1) -> tasks_lib.TaskSet:
   """"####:" and four tiles -> "3,1,2,4". A demo is right in a share `right` of the tasks, and else
   any permutation.
 
@@ -56,6 +60,8 @@ def jigsaw(*, rows: int = 2, columns: int = 2, size: int = 24, shapes: Sequence[
     shapes: fewest and most of a picture.
     tolerance: pictures with two tiles that differ by no more (mean over pixels) are drawn again:
       several answers would be right, and one is rewarded.
+    by: what the tiles are to be ordered by: their "place" in the picture; or "light", the darkest
+      first, or "red", the least blue first: perception that a base may know beforehand.
     template: with "{pieces}" for the images.
 
   Raises:
@@ -63,6 +69,8 @@ def jigsaw(*, rows: int = 2, columns: int = 2, size: int = 24, shapes: Sequence[
   """
   pieces = rows * columns
   tasks_lib.at_least("jigsaw", 2, {"tiles": pieces})
+  if by not in _ORDERS:
+    raise ValueError(f"jigsaw: by={by!r}; one of {', '.join(_ORDERS)}")
   prompt = tasks_lib.fill(template, {"pieces": PICTURE * pieces})
 
   def draw(draws):
@@ -73,7 +81,8 @@ def jigsaw(*, rows: int = 2, columns: int = 2, size: int = 24, shapes: Sequence[
     if images.alike(tiles, tolerance):
       return None
     shown = draws.permutation(pieces) + 1
-    answer = inverse(shown)
+    answer = inverse(shown) if by == "place" else tuple(int(i) + 1 for i in np.argsort(
+        [_ORDERS[by](tiles[s - 1].astype(float)) for s in shown], kind="stable"))
     knows = draws.random() < right
     said = answer if knows else (draws.permutation(pieces) + 1).tolist()
     return made[0].tobytes().hex(), Task(

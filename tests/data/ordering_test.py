@@ -31,6 +31,16 @@ def test_demonstrations_know_as_much_as_they_are_told():
   assert 0.4 < np.mean([permutation.exact(t, t.demo) for t in half]) < 0.64
 
 
+def test_tiles_may_be_sorted_by_what_they_look_like():
+  for by, value in (("light", lambda t: t.mean()),
+                    ("red", lambda t: t[..., 2].mean() - t[..., 0].mean())):
+    for task in ordering.jigsaw(rows=3, by=by, count=5, template="{pieces}^"):
+      values = [value(task.media[i - 1].astype(float)) for i in task.answer]
+      assert values == sorted(values) and len(set(values)) == 6 and task.prompt == "######^"
+  with pytest.raises(ValueError, match="by='size'"):
+    ordering.jigsaw(by="size")
+
+
 def test_pictures_with_equal_tiles_are_drawn_again_and_none_is_an_error():
   assert not any(images.alike(t.media, 6.0) for t in ordering.jigsaw(count=40))
   with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match="no problems"):
