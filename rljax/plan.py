@@ -181,11 +181,9 @@ class Steps:
         ((rows, T), jnp.float32), ((rows, T), jnp.int32), ((rows,), jnp.float32)))
     tokens = jax.ShapeDtypeStruct((rows, S), jnp.int32, sharding=sharding.rows(self.mesh))
     group = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=sharding.rows(self.mesh))
-    inputs = {"tokens_BS": tokens, "action_pos_BT": i}
-    if self.update.shapes.media:
-      table = self.update.shapes.media((), ())
-      inputs["media_BNHWC"] = jax.ShapeDtypeStruct(
-          (rows, *table.shape), table.dtype, sharding=sharding.rows(self.mesh))
+    inputs = {"tokens_BS": tokens, "action_pos_BT": i, **{
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.rows(self.mesh))
+        for name, x in self.update.shapes.media((), (), rows).items()}}
     return types.Batch(inputs, i, f, f, f, f, f, row, group)
 
   def _prepared(self, rows):

@@ -7,7 +7,7 @@ trainer calls `stats`, the sampler `prefill` and `extend`; all run the same tran
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -50,10 +50,27 @@ class Policy:
     """Tokens that one image of a prompt takes; 0 = none can be read."""
     return self.tower.patches if self.tower else 0
 
-  @property
-  def media(self) -> Callable | None:
-    """(images, the row's tokens) -> the row's array for `Batch.inputs`; None where none is read."""
-    return self.tower.table if self.tower else None
+  def table(self, media: tuple, tokens: np.ndarray) -> np.ndarray:
+    """The images that one row's tokens name, as the array that the sampler takes.
+
+    Raises:
+      ConfigError: the model reads text alone, or the tokens name other images.
+    """
+    if self.tower is None:
+      raise ConfigError(f"a prompt has {len(media)} images, and the model reads text alone; see "
+                        f"rljax.models.vision")
+    return self.tower.table(media, tokens)
+
+  def media(self, media: Sequence[tuple], tokens: Sequence[np.ndarray], rows: int
+            ) -> dict[str, np.ndarray]:
+    """What `Batch.inputs` holds of the images of so many rows, the first of them given; {} for a
+    model that reads text alone. Raises as `table`."""
+    if self.tower is None and not any(media):
+      return {}
+    tables = [self.table(m, t) for m, t in zip(media, tokens, strict=True)]
+    empty = np.zeros((rows - len(tables), *self.tower.shape), np.uint8)
+    return {"media_BNHWC": np.concatenate([np.asarray(tables, np.uint8).reshape(
+        -1, *self.tower.shape), empty])}
 
   def init(self, key: Array, paths: Collection[str] | None = None) -> PyTree:
     """Random parameters; each one's draw depends on the key and its own name alone.

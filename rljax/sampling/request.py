@@ -31,7 +31,7 @@ class Request:
     forced: first tokens of the response, given and scored instead of drawn.
     parent: the conversation that the prompt continues.
     keep: hold the cache, so that the completion's handle can be a parent.
-    media: what the prompt's patch tokens stand for, an array as `Policy.media` makes it; of the
+    media: what the prompt's patch tokens stand for, an array as `Policy.table` makes it; of the
       whole conversation, if there is a parent.
   """
 

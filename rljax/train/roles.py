@@ -272,17 +272,14 @@ class Sampler:
 
   def _tables(self, prompts, media) -> list[np.ndarray | None]:
     """The media of each prompt as an array, made once for all that share them."""
-    read, made, out = self.engine.policy.media, {}, []
+    made, out = {}, []
     for p, m in zip(prompts, media, strict=True):
       if not m and (not len(p) or np.max(p) < types.FIRST_PATCH):
         out.append(None)
         continue
-      if read is None:
-        raise config_lib.ConfigError(f"a prompt has {len(m)} images, and the model reads text "
-                                     f"alone; see rljax.models.vision")
       name = (id(m), np.asarray(p).tobytes())
       if name not in made:
-        made[name] = read(m, p)
+        made[name] = self.engine.policy.table(m, p)
       out.append(made[name])
     return out
 
@@ -376,10 +373,7 @@ class Scorer:
         row[:len(t)] = t
     pos = np.tile(np.arange(bucket, dtype=np.int32), (B, 1))
     zero = np.zeros((B, bucket), np.float32)
-    inputs = {"tokens_BS": tokens_BS, "action_pos_BT": pos}
-    if policy.media:
-      tables = [policy.media(m, t) for m, t in zip(media, texts)]
-      inputs["media_BNHWC"] = np.stack([*tables, *[policy.media((), ())] * (B - len(tables))])
+    inputs = {"tokens_BS": tokens_BS, "action_pos_BT": pos, **policy.media(media, texts, B)}
     batch = types.Batch(inputs, actions_BT, zero, zero, zero, zero, zero, zero[:, 0],
                         np.zeros(B, np.int32), extras={name: zero for name in extras})
     if role not in self._jitted:

@@ -82,12 +82,13 @@ def test_segments_count_the_turns_of_the_policy():
 
 
 def test_the_images_of_a_row_are_its_own():
-  shape = (2, 3)
-  read = lambda media, tokens: np.full(shape, media[0] if media else 0, np.uint8)
+  def read(media, tokens, rows):
+    assert [t.tolist() for t in tokens] == [[7, 1], [7, 8, 3, 1]]
+    return {"seen_B": np.array([sum(m) for m in media] + [0] * (rows - len(media)))}
   shown = types.Turn("user", np.array([7, 8], np.int32), media=(9,))
   said = types.Turn("assistant", np.array([3, 1], np.int32), np.zeros(2))
   e = types.Episode(types.Task("t", "p"), (shown, said), scores={"reward": 1.0})
   text = episode(("user", [7]), ("assistant", [1]), group=1)
   b = collate.collate([text, e], shapes=dataclasses.replace(SHAPES, media=read))
-  assert b.inputs["media_BNHWC"][:, 0, 0].tolist() == [0, 9, 0, 0]
-  assert "media_BNHWC" not in collate.collate([text, e], shapes=SHAPES).inputs
+  assert b.inputs["seen_B"].tolist() == [0, 9, 0, 0]
+  assert set(collate.collate([text, e], shapes=SHAPES).inputs) == {"tokens_BS", "action_pos_BT"}

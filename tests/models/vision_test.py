@@ -52,7 +52,7 @@ def logp(params, *episodes):
 
 
 def test_patches_divide_the_image():
-  assert POLICY.patches == PATCHES and TEXT.patches == 0 and TEXT.media is None
+  assert POLICY.patches == PATCHES and TEXT.patches == 0 and TEXT.media([()], [[]], 4) == {}
   with pytest.raises(ValueError, match="patches that divide it"):
     vision.vision(9, size=(4, 6), patch=(3, 3))
 
@@ -110,10 +110,15 @@ def test_every_parameter_of_the_tower_learns(params):
 
 def test_the_table_refuses_what_does_not_fit():
   media = images(3)
-  np.testing.assert_array_equal(POLICY.media(media[:1], prompt_of(1))[0], media[0])
-  assert not POLICY.media(media[:1], prompt_of(1))[1:].any()
+  np.testing.assert_array_equal(POLICY.table(media[:1], prompt_of(1))[0], media[0])
+  assert not POLICY.table(media[:1], prompt_of(1))[1:].any()
+  rows = POLICY.media([(), media[:1]], [np.array([2]), prompt_of(1)], 4)["media_BNHWC"]
+  assert rows.shape == (4, 3, 4, 6, 3) and rows[1, 0].any() and not rows[[0, 2, 3]].any()
+  for read in (TEXT.table, lambda m, t: TEXT.media([m], [t], 2)):
+    with pytest.raises(ConfigError, match="has 3 images, and the model reads text alone"):
+      read(media, prompt_of(3))
   small = media[0][:2, :2]
-  padded = POLICY.media((small,), prompt_of(1))[0]
+  padded = POLICY.table((small,), prompt_of(1))[0]
   np.testing.assert_array_equal(padded[:2, :2], small)
   assert not padded[2:].any() and not padded[:, 2:].any()
   for given, prompt, words in (
@@ -122,7 +127,7 @@ def test_the_table_refuses_what_does_not_fit():
       ((np.zeros((5, 6, 3), np.uint8),), prompt_of(1), "wanted uint8"),
       ((np.zeros((4, 6, 3)),), prompt_of(1), "wanted uint8")):
     with pytest.raises(ConfigError, match=words):
-      POLICY.media(given, prompt)
+      POLICY.table(given, prompt)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +140,7 @@ def requests(n, **settings):
   out = []
   for i in range(n):
     media, prompt = images(i % 3, seed=i), prompt_of(i % 3, 2, 3, first=i % 2 == 0)
-    table = POLICY.media(media, prompt) if media else None
+    table = POLICY.table(media, prompt) if media else None
     out.append((media, engine_lib.Request(prompt, (i, 5), 4, media=table, **settings)))
   return out
 
@@ -167,7 +172,7 @@ def test_tokens_do_not_depend_on_company_and_images_are_not_mixed_up(params, eng
 def test_a_long_prompt_and_a_conversation_are_read_in_parts(params):
   media = images(2)
   prompt = prompt_of(2, 2, 3)
-  r = engine_lib.Request(prompt, (0, 0), 4, media=POLICY.media(media, prompt), keep=True)
+  r = engine_lib.Request(prompt, (0, 0), 4, media=POLICY.table(media, prompt), keep=True)
   short = engine_lib.Engine(POLICY, stop_ids=(), slots=2, prompt_buckets=(6,), max_tokens=4,
                             capacity=24)
   c, = short.generate(params, [r], jax.random.key(1))
