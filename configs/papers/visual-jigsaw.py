@@ -52,7 +52,7 @@ def get_config():
   c.rewards = dict(REWARDS)
   c.reward_weights = {"exact": 0.0, "placed": 0.0}  # to look at
   c.roles.policy.model, c.roles.policy.init = model(3), base(3)
-  c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=1e-3, warmup=10)
+  c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=5e-4, warmup=10)
   c.eval.samples, c.eval.every = 1, 100
   c.checkpoint.every, c.episodes_max_bytes = 100, 20_000_000
   return c
