@@ -181,7 +181,10 @@ class Steps:
         ((rows, T), jnp.float32), ((rows, T), jnp.int32), ((rows,), jnp.float32)))
     tokens = jax.ShapeDtypeStruct((rows, S), jnp.int32, sharding=sharding.rows(self.mesh))
     group = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=sharding.rows(self.mesh))
-    return types.Batch({"tokens_BS": tokens, "action_pos_BT": i}, i, f, f, f, f, f, row, group)
+    inputs = {"tokens_BS": tokens, "action_pos_BT": i, **{
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.rows(self.mesh))
+        for name, x in self.update.shapes.media((), (), rows).items()}}
+    return types.Batch(inputs, i, f, f, f, f, f, row, group)
 
   def _prepared(self, rows):
     """What `update.prepare` makes of a batch, split by rows."""

@@ -19,6 +19,10 @@ import numpy as np
 Array = jax.Array | np.ndarray
 PyTree = Any
 
+# A prompt's token FIRST_PATCH + j is patch j of its images, image after image, each with as many;
+# so far beyond any vocabulary that no model can say one.
+FIRST_PATCH = 1 << 20
+
 # How an episode ended. `stop`: the policy chose an end token; `length`: the token limit cut it.
 STOP, LENGTH, ERROR = "stop", "length", "error"
 
@@ -34,7 +38,7 @@ class Task:
     verifier: "module:function" of `(task, text) -> float`, or "" when a reward brings its own.
     demo: a correct response as text, for supervised training; "" when there is none.
     info: anything else (JSON-like); logged with every episode.
-    media: images or other inputs, read by the model adapter only.
+    media: images, uint8 [height, width, 3] each, read by the model adapter only.
   """
 
   id: str

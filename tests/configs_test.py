@@ -20,7 +20,7 @@ PAPERS = [f for f in FILES if f.startswith("configs/papers/")]
 DATA = str(ROOT / "tests/data/fixtures/word_problems.jsonl")
 FILES_OF = {"rewritten": "rewritten.jsonl", "comparisons": "comparisons.jsonl"}  # others: DATA
 COLUMNS = {"reference", "baseline_B", "seat_B", "guided_B", "win_rate", "type_B", "role_B",
-           "target"}  # that some slot adds
+           "target", "task_B", "blind_B"}  # that some slot adds
 
 # config.json of the models that papers name, without which nothing can be traced at their size.
 _QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu",
@@ -125,11 +125,13 @@ def trace(run):
   params = {n: getattr(s, "params", s) for n, s in states.items()}
   for update in run.updates.values():
     sizes = {2: update.shapes.B, 5: update.shapes.S, 3: update.shapes.T}  # stand-ins for B, S, T
-    small = collate.collate([], shapes=collate.Shapes(2, 5, 3))
+    small = collate.collate([], shapes=collate.Shapes(2, 5, 3, update.shapes.media))
     columns = {c: np.zeros(2, np.float32) for c in COLUMNS}
     small = small.replace(extras={**small.extras, **columns})
-    batch = jax.tree.map(lambda x, sizes=sizes: jax.ShapeDtypeStruct(
-        tuple(sizes[n] for n in x.shape), x.dtype), small)
+    def real(x, sizes=sizes):
+      ours = 1 if x.ndim > 2 else x.ndim  # of media only the rows are counted here
+      return jax.ShapeDtypeStruct((*(sizes[n] for n in x.shape[:ours]), *x.shape[ours:]), x.dtype)
+    batch = jax.tree.map(real, small)
     owner = run.roles.owner(update.role)
     ref = params[run.roles.owner(update.ref)] if update.ref else None
     value = params[run.roles.owner(update.value)] if update.value else None
@@ -152,8 +154,14 @@ def test_the_scale_form_builds_and_traces_with_the_papers_model(path, tmp_path):
     return
   (tmp_path / "config.json").write_text(json.dumps(MODELS[paper.model]))
   config = with_data(config)
-  assert "hf" in config.roles.policy.model.fn and "hf" in config.tokenizer.fn
-  config.tokenizer = config_lib.fn("rljax.data.text:byte")  # its vocabulary is the checkpoint's
+  assert "hf" in config.roles.policy.model.fn
+  byte = config_lib.fn("rljax.data.text:byte")  # its vocabulary is the checkpoint's
+  if "tokenizer" in config.tokenizer:  # one of images, around another
+    assert "hf" in config.tokenizer.tokenizer.fn
+    config.tokenizer.tokenizer = byte
+  else:
+    assert "hf" in config.tokenizer.fn
+    config.tokenizer = byte
   config.roles.policy.model.path = str(tmp_path)
   trace(build.build(config))
 

@@ -1,7 +1,7 @@
 """The border between host and device: episodes in, one fixed-shape Batch out."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,11 +12,13 @@ from rljax.data import pairs
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-  """Fixed sizes of a batch: B rows, S model positions, T actions per row."""
+  """Fixed sizes of a batch: B rows, S model positions, T actions per row; and what makes the rows'
+  media arrays, (media, tokens, B) -> named inputs (`Policy.media`)."""
 
   B: int
   S: int
   T: int
+  media: Callable = lambda media, tokens, rows: {}
 
 
 def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 0,
@@ -48,6 +50,7 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
   segment_BT = np.full((B, T), -1, np.int32)
   valid_B, group_B = np.zeros(B, np.float32), np.full(B, -1, np.int32)
   groups: dict[int, int] = {}
+  texts, media = [], []
   for b, e in enumerate(episodes):
     reward = float(e.scores.get(score, 0.0))
     n, t = 0, 0
@@ -57,6 +60,8 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
           f"task {e.task.id}: {len(tokens)} tokens with {e.num_actions} of them the policy's do "
           f"not fit limits.prompt + response + observation = {S + 1}, limits.response = {T}")
     tokens_BS[b, :max(len(tokens) - 1, 0)] = tokens[:-1]
+    texts.append(tokens)
+    media.append(tuple(image for turn in e.turns for image in turn.media))
     for turn in e.turns:
       k = len(turn.tokens)
       if turn.role == "assistant" and k:
@@ -79,8 +84,9 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
     reward_BT[b, t - 1] += reward
     discount_BT[b, :t - 1] = discount
   return types.Batch(
-      inputs={"tokens_BS": tokens_BS, "action_pos_BT": pos_BT}, actions_BT=actions_BT,
-      mask_BT=mask_BT, behav_logp_BT=logp_BT, reward_BT=reward_BT, discount_BT=discount_BT,
+      inputs={"tokens_BS": tokens_BS, "action_pos_BT": pos_BT, **shapes.media(media, texts, B)},
+      actions_BT=actions_BT, mask_BT=mask_BT, behav_logp_BT=logp_BT,
+      reward_BT=reward_BT, discount_BT=discount_BT,
       adv_BT=np.zeros((B, T), np.float32), valid_B=valid_B, group_B=group_B,
       extras={"segment_BT": segment_BT, **pairs.columns(episodes, rows=B),
               **pairs.turn_columns(episodes, segment_BT)})

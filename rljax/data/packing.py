@@ -17,7 +17,8 @@ def pack(batch: types.Batch, *, rows: int, length: int = 0, parts: int = 1) -> t
   `inputs` gains segments_BS (which episode a token is of, B + group for a prompt that several read,
   -1 = padding), prefixes_BS (another segment that the token sees: that prompt, or its own),
   positions_BS (from 0 in each episode) and row_B (the packed row of each episode, counted within
-  its part), and action_pos_BT points into the packed row. Groups stay together where there is room,
+  its part), and action_pos_BT points into the packed row; with media_BNHWC, owner_BS says whose a
+  token means, counted likewise. Groups stay together where there is room,
   the longest first; each episode goes to the row where it adds least.
 
   Args:
@@ -34,7 +35,8 @@ def pack(batch: types.Batch, *, rows: int, length: int = 0, parts: int = 1) -> t
   length_B = np.where(batch.valid_B > 0, pos_BT.max(axis=1) + 1, 0)
   part_B = np.arange(B) // (B // parts)
   group_B = np.where(length_B > 0, batch.group_B, -1) + B * part_B
-  common_B = _common(tokens_BS, pos_BT[:, 0] + 1, group_B, length_B)
+  media = batch.inputs.get("media_BNHWC")
+  common_B = _common(tokens_BS, pos_BT[:, 0] + 1, group_B, length_B, media)
   row_B, own_B, prompt_B = np.zeros((3, B), np.int64)  # where each episode and its prompt begin
   reads_B = np.zeros(B, bool)  # it is the one that brings the prompt into its row
   for part in range(parts):
@@ -55,20 +57,25 @@ def pack(batch: types.Batch, *, rows: int, length: int = 0, parts: int = 1) -> t
     out = np.full((rows, length), empty, np.int32)
     out[place] = values
     return out
+  seen = {} if media is None else {
+      "media_BNHWC": media, "owner_BS": laid_out(b % (B // parts), 0)}
   return batch.replace(inputs={
-      "tokens_BS": laid_out(tokens_BS[b, t], 0), "positions_BS": laid_out(t, 0),
+      **seen, "tokens_BS": laid_out(tokens_BS[b, t], 0), "positions_BS": laid_out(t, 0),
       "segments_BS": laid_out(np.where(shared_BS[b, t], prefix_B[b], b), -1),
       "prefixes_BS": laid_out(prefix_B[b], -1), "row_B": row_B.astype(np.int32),
       "action_pos_BT": np.take_along_axis(to_BS, pos_BT, axis=1).astype(np.int32)})
 
 
-def _common(tokens_BS, prompt_B, group_B, length_B):
-  """[B]: with how many tokens all episodes of the group begin, prompts only; 0 for single ones."""
+def _common(tokens_BS, prompt_B, group_B, length_B, media):
+  """[B]: with how many tokens all episodes of the group begin, prompts only; 0 for single ones, and
+  where their media differ."""
   groups, first, index_B, count = np.unique(
       group_B, return_index=True, return_inverse=True, return_counts=True)
   S = tokens_BS.shape[1]
   same_BS = tokens_BS == tokens_BS[first[index_B]]
   same_B = np.where(same_BS.all(axis=1), S, same_BS.argmin(axis=1))
+  if media is not None:
+    same_B = np.where((media == media[first[index_B]]).all(axis=(1, 2, 3, 4)), same_B, 0)
   least = np.full(len(groups), S)
   np.minimum.at(least, index_B, np.minimum(same_B, prompt_B))
   return np.where((length_B > 0) & (count[index_B] > 1), least[index_B], 0)

@@ -8,11 +8,11 @@ turns it into arrays for `Batch.extras`. Episodes whose score is NaN or that fai
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from rljax import types
+from rljax import config, types
 from rljax.types import Episode
 
 
@@ -20,6 +20,25 @@ def with_columns(episode: Episode, **values: float) -> Episode:
   """The episode with these columns added."""
   merged = {**episode.info.get("columns", {}), **values}
   return dataclasses.replace(episode, info={**episode.info, "columns": merged})
+
+
+def weighed(episodes: Sequence[Episode], *, columns: Mapping[str, Mapping[str, float]]
+            ) -> list[Episode]:
+  """A `select`: sums of scores as columns, for advantages that take their rewards apart.
+
+  With {"task_B": {"answer": 0.9, "format": 0.1}}, `advantages.combine` of parts with
+  `reward="task_B"` and the like normalises each on its own.
+
+  Raises:
+    ConfigError: an episode without such a score.
+  """
+  def value(e, weights):
+    missing = [name for name in weights if name not in e.scores]
+    if missing:
+      raise config.ConfigError(f"weighed: there is no score {missing[0]!r}; there is: "
+                               f"{', '.join(e.scores) or 'none'}")
+    return sum(w * e.scores[name] for name, w in weights.items())
+  return [with_columns(e, **{c: value(e, w) for c, w in columns.items()}) for e in episodes]
 
 
 def with_turn_columns(episode: Episode, **values: Sequence[float]) -> Episode:

@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from rljax import config as config_lib
+from rljax import types
 
 ConfigError = config_lib.ConfigError
 
@@ -20,12 +21,14 @@ class Tokenizer:
     vocab_size: number of ids a model must have rows for.
     eos_id: the end token. pad_id: fills rows; never trained on.
     stop_ids: ids that end a response (eos_id among them).
+    patches: tokens that an image in a prompt becomes; 0 = it reads text alone.
   """
 
   vocab_size: int
   eos_id: int
   pad_id: int
   stop_ids: tuple[int, ...]
+  patches: int = 0
 
   def encode(self, text: str) -> np.ndarray:
     """int32 ids, no special tokens added."""
@@ -57,6 +60,34 @@ class Tokenizer:
   def response(self, text: str) -> np.ndarray:
     """Ids of a whole response, end token included."""
     return np.append(self.encode(text), np.int32(self.eos_id))
+
+
+class ImageTokenizer(Tokenizer):
+  """Another tokenizer whose prompts may name images: each marker becomes the ids of its patches.
+
+  Only `render` does this: what is encoded or sampled are the other tokenizer's ids.
+  """
+
+  def __init__(self, inner: Tokenizer, marker: str, patches: int):
+    ids = inner.encode(marker)
+    if len(ids) != 1 or patches < 1:
+      raise ConfigError(f"tokenizer: the marker {marker!r} is {len(ids)} tokens, wanted one; and "
+                        f"patches={patches}, at least 1")
+    self.inner, self.mark, self.patches = inner, int(ids[0]), patches
+    self.vocab_size, self.eos_id, self.pad_id, self.stop_ids = (
+        inner.vocab_size, inner.eos_id, inner.pad_id, inner.stop_ids)
+    self.encode, self.message_frame, self.save = inner.encode, inner.message_frame, inner.save
+
+  def decode(self, ids: Sequence[int]) -> str:
+    ids = np.asarray(ids)
+    return self.inner.decode(ids[ids < types.FIRST_PATCH])
+
+  def render(self, prompt: str | list) -> np.ndarray:
+    ids = self.inner.render(prompt)
+    out = np.repeat(ids, np.where(ids == self.mark, self.patches, 1)).astype(np.int32)
+    named = np.flatnonzero(out == self.mark)
+    out[named] = types.FIRST_PATCH + np.arange(len(named))
+    return out
 
 
 class CharTokenizer(Tokenizer):
@@ -236,6 +267,19 @@ def pieces(*, pieces: tuple) -> Tokenizer:
 def byte() -> Tokenizer:
   """UTF-8 bytes."""
   return ByteTokenizer()
+
+
+def images(*, tokenizer: Callable, marker: str, patches: int) -> Tokenizer:
+  """Prompts that name images, over another tokenizer.
+
+  Args:
+    tokenizer: leaf of it. marker: the token that stands for an image in a prompt.
+    patches: of an image, as the model has it.
+
+  Raises:
+    ConfigError: the marker is not one token, or patches below 1.
+  """
+  return ImageTokenizer(tokenizer(), marker, patches)
 
 
 def hf(*, path: str, stop_tokens: tuple = ()) -> Tokenizer:

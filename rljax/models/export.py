@@ -37,6 +37,8 @@ def write(model: policy.Policy, params: PyTree, folder: str, *, dtype: str = "",
   cfg = model.cfg
   if (dtype or cfg.param_dtype) not in DTYPES:
     raise ConfigError(f"dtype={dtype!r}; one of {', '.join(DTYPES)}")
+  if model.tower:
+    raise ConfigError("a model that reads images has no Hugging Face architecture here")
   theirs = families.to_theirs(cfg)
   family = families.FAMILIES[theirs["architectures"][0]]
   if template and template.get("architectures") == theirs["architectures"]:

@@ -6,7 +6,8 @@ trainer calls `stats`, the sampler `prefill` and `extend`; all run the same tran
 
 import contextlib
 import dataclasses
-from collections.abc import Collection
+import functools
+from collections.abc import Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -28,17 +29,48 @@ class Policy:
     temperature: at which the trainer evaluates log-probabilities; that of the sampler, so that
       ratios compare the same distribution.
     head: values or rewards per action, None = without.
+    tower: what reads images (`rljax.models.vision.Tower`), None = text alone.
     layout: how parameters and activations are split over devices, None = not at all.
   """
 
   cfg: transformer.TransformerConfig
   temperature: float = 1.0
   head: heads.Head | None = None
+  tower: object = None
   layout: sharding.Layout | None = None
 
   def specs(self) -> dict[str, tree.Spec]:
     """Path -> shape, logical axes and start of every parameter."""
-    return transformer.specs(self.cfg) | (self.head.specs(self.cfg.width) if self.head else {})
+    parts = [self.head.specs(self.cfg.width)] if self.head else []
+    parts += [self.tower.specs(self.cfg.width)] if self.tower else []
+    return functools.reduce(lambda a, b: a | b, parts, transformer.specs(self.cfg))
+
+  @property
+  def patches(self) -> int:
+    """Tokens that one image of a prompt takes; 0 = none can be read."""
+    return self.tower.patches if self.tower else 0
+
+  def table(self, media: tuple, tokens: np.ndarray) -> np.ndarray:
+    """The images that one row's tokens name, as the array that the sampler takes.
+
+    Raises:
+      ConfigError: the model reads text alone, or the tokens name other images.
+    """
+    if self.tower is None:
+      raise ConfigError(f"a prompt has {len(media)} images, and the model reads text alone; see "
+                        f"rljax.models.vision")
+    return self.tower.table(media, tokens)
+
+  def media(self, media: Sequence[tuple], tokens: Sequence[np.ndarray], rows: int
+            ) -> dict[str, np.ndarray]:
+    """What `Batch.inputs` holds of the images of so many rows, the first of them given; {} for a
+    model that reads text alone. Raises as `table`."""
+    if self.tower is None and not any(media):
+      return {}
+    tables = [self.table(m, t) for m, t in zip(media, tokens, strict=True)]
+    empty = np.zeros((rows - len(tables), *self.tower.shape), np.uint8)
+    return {"media_BNHWC": np.concatenate([np.asarray(tables, np.uint8).reshape(
+        -1, *self.tower.shape), empty])}
 
   def init(self, key: Array, paths: Collection[str] | None = None) -> PyTree:
     """Random parameters; each one's draw depends on the key and its own name alone.
@@ -99,7 +131,8 @@ class Policy:
 
     Args:
       batch: `inputs` holds tokens_BS int32 (right-padded) and action_pos_BT int32, the position
-        whose hidden state predicts each action; or the packed form of `rljax.data.packing`.
+        whose hidden state predicts each action; or the packed form of `rljax.data.packing`. With
+        images, media_BNHWC too, of which some tokens are patches (`types.FIRST_PATCH`).
         `extras["ids_BTK"]` (-1 = none) asks for the log-probabilities of those tokens too, as
         `TokenStats.extras["logp_BTK"]`; `extras["uniform_kl_BT"]` (any content) for KL(U || p), the
         divergence of the uniform distribution from the model's, nats, under the same name.
@@ -118,8 +151,10 @@ class Policy:
     elif self.cfg.experts:  # the last position that predicts an action ends the row
       at_1S = jnp.arange(tokens_BS.shape[1])[None, :]
       counted_BS = (at_1S <= jnp.max(pos_BT, axis=1)[:, None]).astype(jnp.float32)
-    out = transformer.forward(self.cfg, params, tokens_BS, inputs.get("positions_BS"),
-                              packed=packed, counted_BS=counted_BS)
+    out = transformer.forward(
+        self.cfg, params, tokens_BS, inputs.get("positions_BS"), packed=packed,
+        counted_BS=counted_BS, embedded_BSD=self._embedded(
+            params, tokens_BS, inputs.get("media_BNHWC"), inputs.get("owner_BS")))
     if row_B is None:
       hidden_BTD = jnp.take_along_axis(out.hidden, pos_BT[:, :, None], axis=1)
     else:
@@ -159,14 +194,21 @@ class Policy:
     one = lambda ids_BT: self._logprobs(params, hidden_BTD, jnp.maximum(ids_BT, 0))[0]
     return jnp.moveaxis(jax.lax.map(one, jnp.moveaxis(ids_BTK, -1, 0)), 0, -1)
 
-  def prefill(self, params: PyTree, tokens_BP: Array, length_B: Array):
+  def _embedded(self, params, tokens_BS, media_BNHWC, owner_BS=None):
+    """Embeddings where some tokens may stand for patches; None where all are text."""
+    if media_BNHWC is None:
+      return None
+    return self.tower.embedded(self.cfg, params, tokens_BS, media_BNHWC, owner_BS)
+
+  def prefill(self, params: PyTree, tokens_BP: Array, length_B: Array, media_BNHWC=None):
     """Reads right-padded prompts: hidden state of each one's last token [B, D], and their cache."""
     with self._active():
-      out = transformer.forward(self.cfg, params, tokens_BP, keep_kv=True)
+      out = transformer.forward(self.cfg, params, tokens_BP, keep_kv=True,
+                                embedded_BSD=self._embedded(params, tokens_BP, media_BNHWC))
     return _last(out.hidden, length_B), out.cache
 
   def extend(self, params: PyTree, tokens_BP: Array, length_B: Array, start_B: Array,
-             cache: cache_lib.Segments):
+             cache: cache_lib.Segments, media_BNHWC: Array | None = None):
     """Reads tokens behind the first `start_B` that the cache holds of each row.
 
     Returns:
@@ -175,7 +217,8 @@ class Policy:
     """
     at_BP = start_B[:, None] + jnp.arange(tokens_BP.shape[1], dtype=jnp.int32)[None, :]
     with self._active():
-      out = transformer.forward(self.cfg, params, tokens_BP, at_BP, cache, keep_kv=True)
+      out = transformer.forward(self.cfg, params, tokens_BP, at_BP, cache, keep_kv=True,
+                                embedded_BSD=self._embedded(params, tokens_BP, media_BNHWC))
     return _last(out.hidden, length_B), out.cache
 
   def unstack(self, params: PyTree) -> PyTree:

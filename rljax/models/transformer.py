@@ -299,6 +299,12 @@ def block(cfg: TransformerConfig, w: dict, x: Array, where: Where, rope, window,
   return sharding.constrain(x, ("batch", None, None)), new, router_B
 
 
+def embed(cfg: TransformerConfig, params: PyTree, tokens_BS: Array) -> Array:
+  """What tokens put into the residual stream [B, S, D]."""
+  x = params["embed"].astype(cfg.dtype)[tokens_BS]
+  return x * jnp.asarray(cfg.width ** 0.5, cfg.dtype) if cfg.scale_embed else x
+
+
 class Output(NamedTuple):
   """hidden_BSD after the final norm; this call's keys and values if they were asked for; router_B,
   the balance loss of a mixture of experts per row (mean over layers), None if dense."""
@@ -311,7 +317,7 @@ class Output(NamedTuple):
 def forward(cfg: TransformerConfig, params: PyTree, tokens_BS: Array,
             positions_BS: Array | None = None, cache: cache_lib.Segments | None = None, *,
             packed: tuple[Array, Array] | None = None, counted_BS: Array | None = None,
-            keep_kv: bool = False) -> Output:
+            keep_kv: bool = False, embedded_BSD: Array | None = None) -> Output:
   """Runs the model on right-padded (or packed) rows, or behind what a cache holds of them.
 
   Args:
@@ -323,21 +329,22 @@ def forward(cfg: TransformerConfig, params: PyTree, tokens_BS: Array,
       two it sees nothing (packed rows; not with a cache).
     counted_BS: float, 1 for real tokens: those in the router's balance loss. None = all.
     keep_kv: return this call's keys and values, a segment of capacity S.
+    embedded_BSD: what stands at each position, where not all of it is `embed(tokens_BS)`.
   """
   if positions_BS is None:  # one row for all: so are the rotations and the mask
     positions_BS = jnp.arange(tokens_BS.shape[1], dtype=jnp.int32)[None, :]
-  x = params["embed"].astype(cfg.dtype)[tokens_BS]
-  if cfg.scale_embed:
-    x = x * jnp.asarray(cfg.width ** 0.5, cfg.dtype)
+  x = embed(cfg, params, tokens_BS) if embedded_BSD is None else embedded_BSD
   x = sharding.constrain(x, ("batch", None, None))
   where = Where(positions_BS, packed, counted_BS)
-  x, new, router = _layers(cfg, params["layers"], x, where, cache, keep_kv)
+  x, new, router = layers(cfg, params["layers"], x, where, cache, keep_kv)
   hidden = rms_norm(cfg, x, params["norm"]["scale"])
   return Output(hidden, new, None if router is None else jnp.mean(router, axis=0))
 
 
-def _layers(cfg, stacked, x, where, cache, keep_kv):
-  """All layers: x, new keys and values (None if not kept), router losses [L, B] or None."""
+def layers(cfg: TransformerConfig, stacked: PyTree, x: Array, where: Where, cache=None,
+           keep_kv: bool = False):
+  """All layers: x [B, S, D], new keys and values (None if not kept), router losses [L, B] or
+  None."""
   kinds = sorted(set(cfg.windowed()))  # one kind of layer, or both
   ropes = [rope_table(where.positions_BS, inverse_frequencies(cfg, local)) for local in kinds]
 

@@ -28,7 +28,7 @@ def demonstrations(samplers: Mapping, tasks: Sequence[types.Task], key, *, role:
       raise config_lib.ConfigError(f"task {task.id} has no demonstration to train on")
     demo = _corrupted(task, noise) if noise else task.demo
     turns = (types.Turn("user", tokenizer.render(task.prompt),
-                        text=single_turn.text_of(task.prompt)),
+                        text=single_turn.text_of(task.prompt), media=task.media),
              types.Turn("assistant", tokenizer.response(demo), text=demo))
     episodes.append(types.Episode(task, turns, group=i))
   return episodes
@@ -74,7 +74,7 @@ def responses(samplers: Mapping, tasks: Sequence[types.Task], key, *, group_size
           f"task {task.id} has {len(chosen)} chosen and {len(rejected)} rejected responses; "
           f"wanted one and {max(group_size - 1, 1)}")
     prompt = types.Turn("user", sampler.tokenizer.render(task.prompt),
-                        text=single_turn.text_of(task.prompt))
+                        text=single_turn.text_of(task.prompt), media=task.media)
     for source, texts in (("chosen", chosen), ("rejected", rejected)):
       for text in texts:
         tokens, limit = sampler.tokenizer.response(text), sampler.limits["response"]

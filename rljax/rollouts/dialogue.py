@@ -42,8 +42,8 @@ class Shown:
     self._ids = {rng.number(t.id): t.id for t in tasks}
     self.turns = {rng.number(t.id): t.info.get("turns", ()) for t in tasks}
 
-  def generate(self, prompts, seeds, key, *, max_tokens, handles, keep):
-    del prompts, key, handles, keep
+  def generate(self, prompts, seeds, key, *, max_tokens, handles, keep, media):
+    del prompts, key, handles, keep, media
     self._call += 1
     return [self._say(number, most) for (number, _), most in zip(seeds, max_tokens)]
 
@@ -229,5 +229,6 @@ def advance(dialogues: Sequence[Dialogue], key, *, stop: Sequence[str] = (), tur
   most = [min(turn_tokens or d.left["response"], d.left["response"]) for d in dialogues]
   done = dialogues[0].sampler.generate(
       [d.tokens for d in dialogues], [d.seed for d in dialogues], key,
-      handles=[d.handle for d in dialogues], keep=True, max_tokens=most, **settings)
+      handles=[d.handle for d in dialogues], keep=True, max_tokens=most,
+      media=[d.turns[0].media for d in dialogues], **settings)
   return [d.say(c, stop) for d, c in zip(dialogues, done, strict=True)]

@@ -31,12 +31,14 @@ def spliced(samplers: Mapping, tasks: Sequence[types.Task], key, *, group_size: 
   pairs_of = [(i, g) for i in range(len(tasks)) for g in range(group_size)]
   seeds = [(rng.number(tasks[i].id), g) for i, g in pairs_of]
   settings = {**({"max_tokens": reasoning} if reasoning else {}), **(settings or {})}
-  done = sampler.generate([prompts[i] for i, _ in pairs_of], seeds, key, **settings)
+  done = sampler.generate([prompts[i] for i, _ in pairs_of], seeds, key,
+                          media=[tasks[i].media for i, _ in pairs_of], **settings)
   episodes = []
   for (i, _), c in zip(pairs_of, done):
     end = tag_end(c.tokens, mark)
     n = len(c.tokens) if end < 0 else end
-    turns = [types.Turn("user", prompts[i], text=single_turn.text_of(tasks[i].prompt)),
+    turns = [types.Turn("user", prompts[i], text=single_turn.text_of(tasks[i].prompt),
+                        media=tasks[i].media),
              types.Turn("assistant", c.tokens[:n], c.logp[:n], tokenizer.decode(c.tokens[:n]))]
     status, size = types.LENGTH, 0
     if end >= 0:

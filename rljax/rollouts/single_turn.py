@@ -29,7 +29,8 @@ def single_turn(samplers: Mapping, tasks: Sequence[types.Task], key, *, group_si
   prompts = [sampler.tokenizer.render(t.prompt) for t in tasks]
   pairs = [(i, g) for i in range(len(tasks)) for g in range(group_size)]
   seeds = [(rng.number(tasks[i].id), g) for i, g in pairs]
-  done = sampler.generate([prompts[i] for i, _ in pairs], seeds, key, **(settings or {}))
+  done = sampler.generate([prompts[i] for i, _ in pairs], seeds, key,
+                          media=[tasks[i].media for i, _ in pairs], **(settings or {}))
   episodes = []
   for (i, _), c in zip(pairs, done):
     turns = (types.Turn("user", prompts[i], text=text_of(tasks[i].prompt), media=tasks[i].media),

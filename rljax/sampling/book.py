@@ -157,15 +157,16 @@ class Book:
     return Seat(index, slot, tokens, source, start)
 
   def seat_fresh(self, index: int, prompt: np.ndarray, free: list[dict[int, None]],
-                 taken: set[int], share: bool = True) -> Seat:
+                 taken: set[int], share: bool = True, sight: bytes = b"") -> Seat:
     """Reads a prompt, or uses a slot that holds it already.
 
     Args:
       free: the slot is taken from here.
       taken: slots whose caches are about to be overwritten in this round.
       share: whether the prompt may be copied from a slot that holds it.
+      sight: of its media; a prompt is the same only with the same one.
     """
-    name = prompt.tobytes() if share else None
+    name = prompt.tobytes() + sight if share else None
     same = self.holders.get(name, ())
     device_of = lambda s: s // self.per_device
     holders = sorted(s for s in same if s not in taken)

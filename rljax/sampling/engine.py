@@ -94,7 +94,7 @@ class Engine:
       raise ValueError(f"{len(self.stop_ids)} stop ids; at most {request_lib.STOP_IDS} fit")
     self._writer = orders_lib.Writer(
         slots=slots, devices=self.devices, vocab=policy.cfg.vocab, limit=max_tokens,
-        stop_ids=self.stop_ids)
+        stop_ids=self.stop_ids, media=policy.tower.shape if policy.tower else ())
     self._per_device = slots // self.devices
     # When the queue is empty and few slots are live, only so many are decoded.
     part = self._per_device
@@ -299,11 +299,11 @@ class Engine:
   def _queue(self, requests):
     """Longest first; requests of one prompt side by side; conversations that hold a slot lead."""
     group: dict[bytes, int] = {}
+    name = lambda r: np.asarray(r.prompt, np.int32).tobytes() + r.sight
     for r in requests:
-      group.setdefault(np.asarray(r.prompt, np.int32).tobytes(), len(group))
+      group.setdefault(name(r), len(group))
     order = sorted(range(len(requests)), key=lambda i: (
-        requests[i].parent is None, -requests[i].max_tokens,
-        group[np.asarray(requests[i].prompt, np.int32).tobytes()]))
+        requests[i].parent is None, -requests[i].max_tokens, group[name(requests[i])]))
     return order[::-1]  # a stack: the next one is last
 
   def _seat(self, params, requests, queue, key, context):
@@ -331,7 +331,7 @@ class Engine:
           prompt = np.concatenate([r.parent.tokens, prompt]).astype(np.int32)
           self.stats.reread += 1
         seat = self.book.seat_fresh(queue[-1], prompt, free, taken,
-                                    share=len(prompt) <= self.buckets[-1])
+                                    share=len(prompt) <= self.buckets[-1], sight=r.sight)
       seats.append(seat)
       queue.pop()
     parts = [self._parts(seat) for seat in seats]

@@ -21,14 +21,17 @@ class Writer:
     slots, devices: the engine's; S = slots / devices per device.
     vocab: size of the vocabulary. limit: T, tokens of a response.
     stop_ids: the engine's own.
+    media: shape of a request's media, () = there are none.
   """
 
-  def __init__(self, *, slots: int, devices: int, vocab: int, limit: int, stop_ids: Sequence[int]):
+  def __init__(self, *, slots: int, devices: int, vocab: int, limit: int, stop_ids: Sequence[int],
+               media: tuple[int, ...] = ()):
     self.slots, self.per_device, self.devices = slots, slots // devices, devices
     self.words, self.limit, self.stop_ids = -(-vocab // 32), limit, list(stop_ids)
     # Rarely needed and large: sent once, not with every order.
     self._no_mask = np.zeros((slots, self.words), np.uint32)
     self._no_tokens = np.zeros((slots, limit), np.int32)
+    self._no_media = np.zeros((slots, *media), np.uint8) if media else None
 
   def settings(self, requests: Sequence[request_lib.Request], at: Sequence[int]
                ) -> decode.Settings:
@@ -76,18 +79,20 @@ class Writer:
     context, seed = np.zeros(S, np.int32), np.zeros((S, 2), np.uint32)
     if extend:
       length[:], source[:] = 0, 0
-    ordered, at = [], []
+    ordered, at, shown = [], [], {}  # shown: row -> media
+    known = lambda s: s.tokens.tobytes() + requests[s.index].sight
     for device in range(self.devices):
       mine = [s for s in seats if s.slot // n == device]
       named = {}
       if not extend:  # new prompts first, those of one row side by side; then copies
         for s in mine:
           if s.source < 0:
-            named.setdefault(s.tokens.tobytes(), len(named))
-        mine.sort(key=lambda s: (s.source >= 0, named.get(s.tokens.tobytes(), 0)))
+            named.setdefault(known(s), len(named))
+        mine.sort(key=lambda s: (s.source >= 0, named.get(known(s), 0)))
       for a, s in enumerate(mine, device * n):
-        r = a - device * n if extend else named.get(s.tokens.tobytes(), 0)
+        r = a - device * n if extend else named.get(known(s), 0)
         if extend or s.source < 0:
+          shown[device * n + r] = requests[s.index].media
           tokens[device * n + r, :len(s.tokens)] = s.tokens
           length[device * n + r] = len(s.tokens)
         slot[a], row[a], context[a] = s.slot % n, r, s.start + len(s.tokens)
@@ -102,8 +107,14 @@ class Writer:
       forced = np.zeros((S, self.limit), np.int32)
       for a, r in zip(at, ordered):
         forced[a, :len(r.forced)] = r.forced
+    media = self._no_media
+    if any(m is not None for m in shown.values()):
+      media = media.copy()
+      for r, m in shown.items():
+        media[r] = 0 if m is None else m
     return Orders(
-        tokens_RP=tokens, length_R=length, rows_1=rows, slot_A=slot, row_A=row, source_A=source,
+        media_R=media, tokens_RP=tokens, length_R=length, rows_1=rows, slot_A=slot, row_A=row,
+        source_A=source,
         count_1=np.asarray(count, np.int32), context_A=context, seed_A2=seed,
         settings=self.settings(ordered, at), tokens_AT=forced)
 

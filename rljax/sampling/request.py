@@ -1,10 +1,13 @@
 """What a sampler is asked, and what it answers."""
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from rljax import types
 from rljax.sampling import book
 from rljax.types import LENGTH, STOP
 
@@ -28,6 +31,8 @@ class Request:
     forced: first tokens of the response, given and scored instead of drawn.
     parent: the conversation that the prompt continues.
     keep: hold the cache, so that the completion's handle can be a parent.
+    media: what the prompt's patch tokens stand for, an array as `Policy.table` makes it; of the
+      whole conversation, if there is a parent.
   """
 
   prompt: np.ndarray
@@ -44,6 +49,14 @@ class Request:
   forced: Sequence[int] = ()
   parent: book.Handle | None = None
   keep: bool = False
+  media: np.ndarray | None = None
+
+  @functools.cached_property
+  def sight(self) -> bytes:
+    """Tells prompts apart whose tokens are the same and whose media differ."""
+    if self.media is None:
+      return b""
+    return hashlib.blake2b(self.media.tobytes(), digest_size=16).digest()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,6 +126,8 @@ def check(i: int, r: Request, *, vocab: int, limit: int, capacity: int,
     refuse(f"{len(r.forced)} forced tokens, max_tokens={r.max_tokens}")
   if r.allowed is not None and not len(r.allowed):
     refuse("no token is allowed")
-  for name, ids in (("prompt", r.prompt), ("forced", r.forced), ("allowed", r.allowed or ())):
+  text = np.asarray(r.prompt)
+  text = text if r.media is None else text[text < types.FIRST_PATCH]
+  for name, ids in (("prompt", text), ("forced", r.forced), ("allowed", r.allowed or ())):
     if len(ids) and not (0 <= np.min(ids) and np.max(ids) < vocab):
       refuse(f"{name} has token ids outside 0 to {vocab - 1}")

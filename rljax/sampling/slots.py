@@ -72,6 +72,7 @@ class Orders:
     context_A: int32, tokens in the slot's cache when the order is done.
     seed_A2: uint32, with the call's key the request's own key.
     settings, tokens_AT: of the request in each order (`tokens_AT`: forced tokens first).
+    media_R: of the rows' tokens, where the policy reads media.
   """
 
   tokens_RP: Array
@@ -85,6 +86,7 @@ class Orders:
   seed_A2: Array
   settings: decode.Settings
   tokens_AT: Array
+  media_R: Array | None = None
 
 
 def empty(policy, settings: decode.Settings, *, segments: tuple[int, ...], limit: int,
@@ -110,16 +112,17 @@ def _block(orders: Orders, tokens: int) -> int:
 
 
 def _over_blocks(orders: Orders, slots: Slots, size: int, read) -> tuple[Slots, Array]:
-  """Runs `read(slots, first row, tokens, lengths) -> (slots, hidden)` over all real rows."""
+  """Runs `read(slots, first row, tokens, lengths, media) -> (slots, hidden)` over all real rows."""
   R = orders.tokens_RP.shape[0]
-  tokens_RP = jnp.pad(orders.tokens_RP, ((0, -R % size), (0, 0)))
+  more = lambda x: jnp.pad(x, ((0, -R % size), *((0, 0),) * (x.ndim - 1)))
+  tokens_RP, media_R = jax.tree.map(more, (orders.tokens_RP, orders.media_R))
   length_R = jnp.pad(orders.length_R, (0, -R % size), constant_values=1)
   hidden_RD = jnp.zeros((tokens_RP.shape[0], slots.hidden_SD.shape[1]), slots.hidden_SD.dtype)
 
   def body(carry):
     first, slots, hidden_RD = carry
     block = lambda x: jax.lax.dynamic_slice_in_dim(x, first, size)
-    slots, hidden = read(slots, first, block(tokens_RP), block(length_R))
+    slots, hidden = read(slots, first, *jax.tree.map(block, (tokens_RP, length_R, media_R)))
     hidden_RD = jax.lax.dynamic_update_slice_in_dim(hidden_RD, hidden, first, axis=0)
     return first + size, slots, hidden_RD
 
@@ -136,8 +139,8 @@ def prefill(policy, params: PyTree, slots: Slots, orders: Orders, key: Array, *,
   fresh_A = (orders.source_A < 0) & (orders.slot_A < S)
   row_A = jnp.where(fresh_A, orders.row_A, jnp.iinfo(jnp.int32).max)
 
-  def read(slots, first, tokens, length):
-    hidden, new = policy.prefill(params, tokens, length)
+  def read(slots, first, tokens, length, media):
+    hidden, new = policy.prefill(params, tokens, length, media)
     begin, end = jnp.searchsorted(row_A, jnp.stack([first, first + size])).astype(jnp.int32)
     give = lambda a, cache: cache_lib.copy_row((new,), row_A[a] - first, cache, orders.slot_A[a])
     return slots.replace(cache=jax.lax.fori_loop(begin, end, give, slots.cache)), hidden
@@ -170,11 +173,11 @@ def extend(policy, params: PyTree, slots: Slots, orders: Orders, key: Array, *,
   slot_R = jnp.pad(orders.slot_A, (0, -A % size), constant_values=S)
   start_R = jnp.pad(orders.context_A - orders.length_R, (0, -A % size))
 
-  def read(slots, first, tokens, length):
+  def read(slots, first, tokens, length, media):
     slot = jax.lax.dynamic_slice_in_dim(slot_R, first, size)
     start = jax.lax.dynamic_slice_in_dim(start_R, first, size)
     rows = cache_lib.take_rows(slots.cache, slot)
-    hidden, new = policy.extend(params, tokens, length, start, rows)
+    hidden, new = policy.extend(params, tokens, length, start, rows, media)
     cache = cache_lib.write(slots.cache, new, start, _after(hidden, length), slot)
     return slots.replace(cache=cache), hidden
 

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import zlib
 
 import jax
 
@@ -127,6 +128,21 @@ def scorer(setup, *, tasks, skill, rollout=None, objective=None, at_least: float
   return params
 
 
+def arm(setup, *, config: str) -> PyTree:
+  """The role's weights at the end of another run, for a run that is its next stage.
+
+  That run is trained in the cache folder, as a base is, and found there by all that start from it.
+
+  Args:
+    setup: see `rljax.train.build.Setup`.
+    config: as `--config` takes it, "configs/papers/x.py:quick,arm", without a seed of its own: that
+      of the file.
+  """
+  params, result, folder = _cached(config_lib.load(config), setup.role)
+  print(f"starts from {config} after {result['steps']} steps (its run: {folder}/run)")
+  return params
+
+
 def _cached(config, role) -> tuple[PyTree, dict, str]:
   """(the role's weights, result.json, folder) of a run in the cache folder, trained if needed."""
   folder = os.path.join(runlog.cache_folder(), "bases", _fingerprint(config))
@@ -173,7 +189,8 @@ def _recipe(parent, noise, steps, rows, lr, seed, problems, tasks):
 def _fingerprint(config) -> str:
   """Hash of the config, the version, and a look at the tasks (a data file may change in place)."""
   tasks = config_lib.bind(config.tasks, where="config.tasks")()
-  sample = [(tasks[i].id, tasks[i].prompt, tasks[i].demo, dict(tasks[i].info))
-            for i in range(0, len(tasks), max(1, len(tasks) // 16))]
+  some = [tasks[i] for i in range(0, len(tasks), max(1, len(tasks) // 16))]
+  sample = [(t.id, t.prompt, t.demo, dict(t.info), *(zlib.crc32(x.tobytes()) for x in t.media))
+            for t in some]
   text = json.dumps([rljax.__version__, config_lib.digest(config), len(tasks), sample], default=str)
   return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -239,6 +239,9 @@ def _policies(config, tokenizer, layout):
                           f"weights they adapt, and start by themselves (init=None)")
       adapted = dataclasses.replace(policy.cfg, lora=_made(config, f"roles.{name}.lora"))
       policy = dataclasses.replace(policy, cfg=adapted)
+    if policy.patches != tokenizer.patches:
+      raise ConfigError(f"config.roles.{source}.model reads {policy.patches} patches per image, "
+                        f"config.tokenizer writes {tokenizer.patches} (0: text alone)")
     try:
       policy.shapes()
     except ValueError as e:
@@ -318,7 +321,7 @@ def _update(config, name, policies, optimizers, objectives, leaf, mesh, roles):
   rows = _round_up(spec.rows or config.prompts * group,
                    math.lcm(mesh.size, unit) * spec.accum * spec.minibatches)
   limits = config.limits
-  shapes = collate.Shapes(rows, _context(limits) - 1, limits.response)
+  shapes = collate.Shapes(rows, _context(limits) - 1, limits.response, policies[spec.role].media)
   cut = jax.jit(functools.partial(step_lib.minibatch, count=spec.minibatches)) if several else None
   return Update(
       role=spec.role, speaker=spec.speaker, ref=spec.ref if has_ref else "",

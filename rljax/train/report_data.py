@@ -35,6 +35,7 @@ SAMPLE_BYTES = 1_800_000
 # (characters of a text, samples of a step): the first that fits SAMPLE_BYTES is used.
 SAMPLE_CAPS = ((6000, 24), (3000, 24), (3000, 12), (1500, 12), (800, 8), (300, 4), (100, 2))
 SAMPLE_STEPS = 32
+MEDIA, MEDIA_BYTES = 16, 50_000  # pictures of a sample, characters of each
 EPISODE_FILES = 8
 
 
@@ -230,8 +231,15 @@ def _sample(record, length):
       "scores": [[_cut(k, 60), _cut(scores[k], 60) if v is None else v]
                  for k, v in list(numbers.items())[:20]],
       "reward": numbers.get("reward", judged), "ok": None if judged is None else judged > 0.5,
-      "texts": _texts(record, length),
+      "texts": _texts(record, length), "media": _media(record),
   }
+
+
+def _media(record):
+  """The pictures of the prompt, base64 of PNG."""
+  found = record.get("media")
+  good = [m for m in found if isinstance(m, str)] if isinstance(found, list) else []
+  return [m for m in good[:MEDIA] if len(m) <= MEDIA_BYTES]
 
 
 def _texts(record, length):

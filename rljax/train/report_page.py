@@ -80,6 +80,8 @@ button { cursor: pointer; } button:hover { border-color: var(--accent); }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft);
   border-radius: 7px; padding: 7px 10px; max-height: 320px; overflow-y: auto;
   font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+.media { display: flex; flex-wrap: wrap; gap: 6px; }
+.media img { height: 84px; image-rendering: pixelated; border: 1px solid var(--line); }
 pre.said { border-left: 3px solid var(--accent); }
 details summary { cursor: pointer; } #config pre { max-height: none; margin-top: 10px; }
 footer { color: var(--muted); font-size: .8rem; padding: 26px 0 40px; }
@@ -293,6 +295,11 @@ function card(s) {
   for (const [k, v] of s.scores)
     head.appendChild(el("span", "badge", k + " " + (typeof v === "number" ? num(v) : v)));
   box.appendChild(head);
+  if (s.media.length) {
+    const row = el("div", "media");
+    for (const m of s.media) row.appendChild(el("img")).src = "data:image/png;base64," + m;
+    box.append(el("div", "label", "images"), row);
+  }
   for (const [role, text, said] of s.texts) {
     box.append(el("div", "label", role), el("pre", said ? "said" : "", text));
   }

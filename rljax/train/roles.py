@@ -243,7 +243,7 @@ class Sampler:
 
   def generate(self, prompts: Sequence[np.ndarray], seeds: Sequence[tuple[int, int]], key, *,
                handles: Sequence[engine_lib.Handle | None] | None = None, keep: bool = False,
-               **settings) -> list[engine_lib.Completion]:
+               media: Sequence[tuple] | None = None, **settings) -> list[engine_lib.Completion]:
     """One completion per prompt.
 
     Args:
@@ -252,18 +252,38 @@ class Sampler:
       handles: of earlier completions, one per prompt or None: what a prompt has in common with the
         beginning of that conversation is not read again.
       keep: completions come with handles, to be given to `release` when they are not used.
+      media: what the patch tokens of each prompt stand for (`Task.media`); None = there are none.
       **settings: override the run's (temperature, top_k, top_p, min_p, max_tokens, greedy);
         max_tokens may be one number per prompt.
+
+    Raises:
+      ConfigError: media that the model cannot read, or that a prompt does not name.
     """
     settings = {**self.defaults, **settings}
     most = np.broadcast_to(settings.pop("max_tokens"), len(prompts)).tolist()
     requests = []
-    for p, s, m, h in zip(prompts, seeds, most, handles or [None] * len(prompts), strict=True):
+    shown = self._tables(prompts, media or [()] * len(prompts))
+    for p, s, m, h, x in zip(prompts, seeds, most, handles or [None] * len(prompts), shown,
+                             strict=True):
       rest = h.trim(p) if h else p
       if h and not h.cached:
         h = self.engine.release(h)
-      requests.append(engine_lib.Request(rest, s, max_tokens=m, parent=h, keep=keep, **settings))
+      requests.append(engine_lib.Request(
+          rest, s, max_tokens=m, parent=h, keep=keep, media=x, **settings))
     return self.engine.generate(self.params(), requests, key)
+
+  def _tables(self, prompts, media) -> list[np.ndarray | None]:
+    """The media of each prompt as an array, made once for all that share them."""
+    made, out = {}, []
+    for p, m in zip(prompts, media, strict=True):
+      if not m and (not len(p) or np.max(p) < types.FIRST_PATCH):
+        out.append(None)
+        continue
+      name = (id(m), np.asarray(p).tobytes())
+      if name not in made:
+        made[name] = self.engine.policy.table(m, p)
+      out.append(made[name])
+    return out
 
   def fork(self, handle: engine_lib.Handle) -> engine_lib.Handle:
     """Another handle of the same conversation: each serves one more request."""
@@ -280,14 +300,19 @@ class Scorer:
     self._roles, self._rows, self._buckets = roles, rows, sorted(buckets)
     self._jitted: dict[str, Callable] = {}
 
-  def score(self, role: str, prefixes: Sequence[np.ndarray], continuations: Sequence[np.ndarray]
-            ) -> list[tuple[np.ndarray, np.ndarray]]:
+  def score(self, role: str, prefixes: Sequence[np.ndarray], continuations: Sequence[np.ndarray],
+            media: Sequence[tuple] | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
     """Per pair, (logp, entropy) of each continuation token given what precedes it, float32.
+
+    Args:
+      media: what the patch tokens of each pair stand for; None = there are none.
 
     Raises:
       ValueError: an empty prefix, or a pair longer than the largest bucket.
+      ConfigError: media that a pair does not name, or names and has not.
     """
-    return self._pairs(role, prefixes, continuations, lambda s: (s.logp_BT, s.entropy_BT))
+    return self._pairs(role, prefixes, continuations, lambda s: (s.logp_BT, s.entropy_BT),
+                       media=media)
 
   def uniform_kl(self, role: str, prefixes: Sequence[np.ndarray],
                  continuations: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -314,18 +339,18 @@ class Scorer:
     out[fits] = [row[len(texts[i]) - 1] for i, row in zip(fits, found)]
     return out
 
-  def _pairs(self, role, prefixes, continuations, pick, extras=()):
+  def _pairs(self, role, prefixes, continuations, pick, extras=(), media=None):
     texts = []
     for i, (p, c) in enumerate(zip(prefixes, continuations, strict=True)):
       if not len(p) or len(p) + len(c) - 1 > self._buckets[-1]:
         raise ValueError(f"score: pair {i} has {len(p)} + {len(c)} tokens; "
                          f"1 to {self._buckets[-1] + 1} fit, with at least one before")
       texts.append(np.concatenate([p, c]))
-    found = self._read(role, [t[:-1] for t in texts], pick, [t[1:] for t in texts], extras)
+    found = self._read(role, [t[:-1] for t in texts], pick, [t[1:] for t in texts], extras, media)
     return [tuple(x[len(p) - 1:len(p) + len(c) - 1] for x in row)
             for row, p, c in zip(found, prefixes, continuations)]
 
-  def _read(self, role, texts, pick, actions=None, extras=()) -> list:
+  def _read(self, role, texts, pick, actions=None, extras=(), media=None) -> list:
     """`pick` of the role's stats for each text, whose `actions` are the tokens that follow."""
     out: list = [None] * len(texts)
     by_bucket: dict[int, list[int]] = {}
@@ -335,23 +360,24 @@ class Scorer:
       for at in range(0, len(indices), self._rows):
         some = indices[at:at + self._rows]
         found = pick(self._wave(role, bucket, [texts[i] for i in some],
-                                actions and [actions[i] for i in some], extras))
+                                actions and [actions[i] for i in some], extras,
+                                [media[i] if media else () for i in some]))
         for row, i in enumerate(some):
           out[i] = jax.tree.map(lambda x, row=row: x[row], found)
     return out
 
-  def _wave(self, role, bucket, texts, actions, extras):
+  def _wave(self, role, bucket, texts, actions, extras, media):
     B = self._rows
+    policy, params = self._roles.near(role)
     tokens_BS, actions_BT = np.zeros((B, bucket), np.int32), np.zeros((B, bucket), np.int32)
     for rows, given in ((tokens_BS, texts), (actions_BT, actions or ())):
       for row, t in zip(rows, given):
         row[:len(t)] = t
     pos = np.tile(np.arange(bucket, dtype=np.int32), (B, 1))
     zero = np.zeros((B, bucket), np.float32)
-    batch = types.Batch({"tokens_BS": tokens_BS, "action_pos_BT": pos}, actions_BT, zero, zero,
-                        zero, zero, zero, zero[:, 0], np.zeros(B, np.int32),
-                        extras={name: zero for name in extras})
-    policy, params = self._roles.near(role)
+    inputs = {"tokens_BS": tokens_BS, "action_pos_BT": pos, **policy.media(media, texts, B)}
+    batch = types.Batch(inputs, actions_BT, zero, zero, zero, zero, zero, zero[:, 0],
+                        np.zeros(B, np.int32), extras={name: zero for name in extras})
     if role not in self._jitted:
       self._jitted[role] = jax.jit(policy.stats)
     batch = sharding.put_rows(batch, self._roles.own)

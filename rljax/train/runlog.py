@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import rljax
 from rljax import config as config_lib
+from rljax.data import images
 
 if TYPE_CHECKING:
   from rljax import types
@@ -373,6 +374,8 @@ def _record(step, episode):
   }
   if task.info:
     record["task_info"] = task.info
+  if media := [image for t in episode.turns for image in t.media]:
+    record["media"] = [images.png(image) for image in media]  # gzip keeps one copy per group
   return record
 
 

@@ -1,5 +1,7 @@
 """The border: who spoke decides, padding does not, nothing sampled is changed."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,16 @@ def test_segments_count_the_turns_of_the_policy():
   assert b.extras["segment_BT"].tolist() == [[0, 0, 1, -1]] * 2
   assert b.inputs["action_pos_BT"][0, :3].tolist() == [2, 3, 6]
   assert b.valid_B.tolist() == [1, 0] and b.mask_BT[1].sum() == 0  # a failed episode trains nothing
+
+
+def test_the_images_of_a_row_are_its_own():
+  def read(media, tokens, rows):
+    assert [t.tolist() for t in tokens] == [[7, 1], [7, 8, 3, 1]]
+    return {"seen_B": np.array([sum(m) for m in media] + [0] * (rows - len(media)))}
+  shown = types.Turn("user", np.array([7, 8], np.int32), media=(9,))
+  said = types.Turn("assistant", np.array([3, 1], np.int32), np.zeros(2))
+  e = types.Episode(types.Task("t", "p"), (shown, said), scores={"reward": 1.0})
+  text = episode(("user", [7]), ("assistant", [1]), group=1)
+  b = collate.collate([text, e], shapes=dataclasses.replace(SHAPES, media=read))
+  assert b.inputs["seen_B"].tolist() == [0, 9, 0, 0]
+  assert set(collate.collate([text, e], shapes=SHAPES).inputs) == {"tokens_BS", "action_pos_BT"}

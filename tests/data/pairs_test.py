@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from rljax import types
-from rljax.data import pairs
+from rljax import advantages, types
+from rljax.config import ConfigError
+from rljax.data import collate, pairs
 
 
 def episode(tokens, reward=0.0, group=0, task=None, status=types.STOP, source=None, **scores):
@@ -174,3 +175,22 @@ def test_columns():
   vectors = pairs.columns([pairs.with_columns(episode([1]), p_BK=[0.1, 0.9])], rows=2)
   np.testing.assert_allclose(vectors["p_BK"], [[0.1, 0.9], [0, 0]], rtol=1e-6)
   assert pairs.columns([episode([1])], rows=2) == {}
+
+
+def test_streams_of_rewards_are_normalised_apart():
+  given = [(1.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (0.0, 0.0, 0.0)]
+  data = [episode([k], 9.0, answer=a, format=f, blind=b) for k, (a, f, b) in enumerate(given)]
+  out = pairs.weighed(data, columns={"task_B": {"answer": 0.9, "format": 0.1},
+                                     "blind_B": {"blind": 1.0}})
+  assert columns_of(out, "task_B") == pytest.approx([0.9, 0.1, 1.0, 0.0])
+  assert columns_of(out, "blind_B") == [1.0, 1.0, 0.0, 0.0]
+  batch = collate.collate(out, shapes=collate.Shapes(4, 3, 2))
+  parts = [lambda b, c=c: advantages.group_norm(b, reward=c) for c in ("task_B", "blind_B")]
+  found = advantages.combine(batch, parts=tuple(parts), weights=(1.0, 1.0)).adv_BT[:, 0]
+  wanted = np.zeros(4)
+  for column in ([0.9, 0.1, 1.0, 0.0], [1, 1, 0, 0]):
+    x = np.array(column)
+    wanted += (x - x.mean()) / (x.std(ddof=1) + 1e-6)
+  np.testing.assert_allclose(found, wanted, atol=1e-5)
+  with pytest.raises(ConfigError, match="no score 'form'"):
+    pairs.weighed(data, columns={"x_B": {"form": 1.0}})

@@ -1,10 +1,13 @@
 """Tokenizers: round trips, end tokens, chat templates, mistakes."""
 
+import functools
 import json
 
+import numpy as np
 import pytest
 import tokenizers
 
+from rljax import types
 from rljax.config import ConfigError
 from rljax.data import text
 
@@ -90,3 +93,20 @@ def test_mistakes(tmp_path):
   (tmp_path / "tokenizer.json").write_text("{")
   with pytest.raises(ConfigError, match="cannot be read"):
     text.hf(path=str(tmp_path))
+
+
+def test_images_in_a_prompt_become_their_patches_in_order():
+  t = text.images(tokenizer=functools.partial(text.char, alphabet="ab#:"), marker="#", patches=3)
+  first = types.FIRST_PATCH
+  ids = t.render("a##b:")
+  assert ids.tolist() == [2, *range(first, first + 6), 3, 5] and ids.dtype == np.int32
+  assert t.decode(ids) == "ab:" and t.encode("#").tolist() == [4]  # what is said is no image
+  assert t.response("a").tolist() == [2, 1] and t.vocab_size == 6 and t.stop_ids == (1,)
+  assert t.render("ab").tolist() == [2, 3]
+  chat = text.images(tokenizer=text.byte, marker="\x00", patches=2)
+  shown = chat.render([{"role": "user", "content": "x\x00"}])
+  assert shown.tolist() == [*b"user: x", first, first + 1, *b"\nassistant: "]
+  for marker, patches in (("##", 3), ("#", 0)):
+    with pytest.raises(ConfigError, match="wanted one"):
+      text.images(tokenizer=functools.partial(text.char, alphabet="#"), marker=marker,
+                  patches=patches)

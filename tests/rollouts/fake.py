@@ -36,7 +36,8 @@ class Sampler:
     self.defaults = {}
     self.limits = {"prompt": prompt, "response": response, "observation": observation}
 
-  def generate(self, prompts, seeds, key, *, max_tokens, handles=None, keep=False, **settings):
+  def generate(self, prompts, seeds, key, *, max_tokens, handles=None, keep=False, media=None,
+               **settings):
     for prompt, handle in zip(prompts, handles or []):
       if handle is not None:  # it goes on behind what was read; of what was said some may be cut
         read = self.held.pop(handle)

@@ -1,5 +1,7 @@
 """The planted base: trained once, found again, refused outside its band."""
 
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from rljax import config as config_lib
 from rljax import recipes
 from rljax.config import fn
-from rljax.train import base, build
+from rljax.train import base, build, export
 from tests.train import loop_test
 
 
@@ -68,6 +70,21 @@ def test_packing_and_the_rollout_that_answers_reach_the_base(monkeypatch):
   with pytest.raises(Enough) as found:
     weights(setup_of(skill=fn("rljax.data.tasks:addition", digits=1)))
   assert found.value.args[0].eval.rollout is None and not found.value.args[0].updates.policy.pack
+
+
+def test_a_stage_starts_where_another_run_ended(own, capsys):
+  config = config_lib.load(loop_test.TINY)
+  before = weights(build.build(config_lib.load(loop_test.TINY)))
+  config.roles.policy.init = fn("rljax.train.base:arm", config=loop_test.TINY)
+  after = weights(build.build(config))
+  said = capsys.readouterr().out
+  assert f"starts from {loop_test.TINY} after 6 steps" in said and differ(before, after)
+  folder = pathlib.Path(said.partition("(its run: ")[2].partition(")")[0])
+  step, run, _ = export.load_run(str(folder), "policy")
+  assert step == 6
+  jax.tree.map(np.testing.assert_array_equal, run.roles.params("policy"), after)
+  jax.tree.map(np.testing.assert_array_equal, weights(build.build(config)), after)  # found again
+  assert "training" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("band, wanted", [({"at_least": 0.9}, "0.9 to 1"),

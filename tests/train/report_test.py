@@ -10,6 +10,7 @@ import pytest
 
 from rljax import config as config_lib
 from rljax import types
+from rljax.data import images
 from rljax.train import report, report_data, runlog
 
 METRICS = (
@@ -279,3 +280,24 @@ def test_cells_of_tables_are_tables_and_no_curves(tmp_path):
   plain, tables = report_data.tables({f"eval/x/{k}": v for k, v in cells.items()})
   assert plain == {"eval/x/accuracy": 0.75}
   assert tables["eval/x by category"]["facts"] == {"accuracy": 1.0}
+
+
+def test_pictures_are_shown_and_no_markup(tmp_path):
+  image = images.gradient(np.random.default_rng(0), 6, 6)
+  def seen(media):
+    turns = (types.Turn("user", np.zeros(4, np.int32), text="#", media=media),
+             types.Turn("assistant", np.zeros(3, np.int32), text="x"))
+    return _episode("", turns=turns)
+  _fill(tmp_path, steps=1, episodes=lambda step: [seen((image,) * 20)] * 8 + [_episode("4")])
+  page = _page(tmp_path)
+  found = page.data["samples"][0]["samples"]
+  assert [len(s["media"]) for s in found] == [report_data.MEDIA] * 8 + [0]
+  assert set(found[0]["media"]) == {images.png(image)}
+  assert "data:image/png;base64," in page.source
+  path, = runlog.episode_files(tmp_path)
+  record = next(runlog.read_episodes(path))
+  assert record["media"] == [images.png(image)] * 20
+  one = len(images.png(image)) * 20
+  assert path.stat().st_size < one  # of eight episodes: gzip keeps one copy
+  for odd in (7, [7, None], ["x" * (report_data.MEDIA_BYTES + 1)]):
+    assert report_data._media({"media": odd}) == []
