@@ -167,7 +167,8 @@ def load(spec: str, overrides: Mapping[str, Any] | None = None) -> ml_collection
   module = load_file(path)
   if not hasattr(module, "get_config"):
     raise ConfigError(f"{path} has no get_config()")
-  config = module.get_config()
+  # The file is loaded once: what an override sets must not reach leaves that it keeps.
+  config = module.get_config().copy_and_resolve_references()
   arms = dict(getattr(module, "ARMS", {}))
   forms = {f: getattr(module, f.upper()) for f in ("quick", "scale") if hasattr(module, f.upper())}
   for name in filter(None, names.split(",")):
@@ -221,6 +222,8 @@ def _set(node, name, value, dotted, where):
     _check_type(value, default, f"{where}: {dotted}")
     if isinstance(default, float) and isinstance(value, int):
       value = float(value)
+  if isinstance(value, ml_collections.ConfigDict):
+    value = value.copy_and_resolve_references()
   with node.ignore_type():
     node[name] = value
 

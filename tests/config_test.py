@@ -12,13 +12,17 @@ FILE = '''
 from rljax import recipes
 from rljax.config import fn
 
+KEPT = fn("rljax.data.tasks:addition", digits=1)
+
 def get_config():
   c = recipes.grpo()
+  c.tasks = KEPT
   c.evals.test = fn("rljax.data.tasks:addition", digits=2, split="test", size=10)
   return c
 
 ARMS = {"hot": {"sampling.temperature": 2.0}, "bad": {"sampling.temprature": 2.0},
-        "swap": {"updates.policy.advantage": fn("rljax.advantages:leave_one_out")}}
+        "swap": {"updates.policy.advantage": fn("rljax.advantages:leave_one_out")},
+        "kept": {"evals.other": KEPT}}
 RUNLOCAL = {"prompts": 2}
 SCALE = {"steps": 100000}
 '''
@@ -87,6 +91,12 @@ def test_load_applies_forms_arms_and_overrides_in_order(path):
 def test_an_arm_may_swap_a_leaf(path):
   c = config_lib.load(path + ":swap")
   assert c.updates.policy.advantage.fn == "rljax.advantages:leave_one_out"
+
+
+def test_an_override_reaches_no_leaf_that_the_file_keeps(path):
+  config_lib.load(path + ":kept", {"tasks.digits": 3, "evals.other.digits": 4})
+  again = config_lib.load(path + ":kept")
+  assert (again.tasks.digits, again.evals.other.digits) == (1, 1)
 
 
 @pytest.mark.parametrize("key, value, message", [

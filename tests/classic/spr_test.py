@@ -42,6 +42,7 @@ def setup(**knobs):
   return net, aux, params, followed
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_papers_masked_mean():
   net, aux, params, followed = setup()
   obs, action, alive = windows(jax.random.key(1))
@@ -76,6 +77,7 @@ def test_a_constant_latent_is_renormalised_to_zero_with_a_finite_gradient():
   assert np.isfinite(jax.grad(lambda x: nets.min_max(x).sum())(jnp.full((3, 3), 7.0))).all()
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_teacher_only_without_stop_gradient():
   obs, action, alive = windows(jax.random.key(1))
 
@@ -162,6 +164,7 @@ def test_q_learning_finds_the_values_of_a_short_chain():
   assert float(found["share"]) == pytest.approx(1.0, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_probe_and_spread_have_known_ends():
   """A view that is the facts has no error; one that is constant has no spread and tells nothing."""
   agent = small(auxiliary=None)

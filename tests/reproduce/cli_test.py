@@ -115,7 +115,7 @@ def test_one_failing_run_or_paper_does_not_stop_the_others(place, capsys, monkey
 
 @pytest.mark.parametrize("change, message", [
     ({"relation": "=="}, "relation is one of"), ({"than": "lwo"}, "did you mean 'low'"),
-    ({"kind": "x"}, "kind one of"), ({"metrics": 1}, "did you mean 'metric'")])
+    ({"kind": "x"}, "kind is one of"), ({"metrics": 1}, "did you mean 'metric'")])
 def test_claims_are_checked(place, capsys, change, message):
   path = place / "papers/tiny.py"
   path.write_text(path.read_text() + f"\nCLAIMS[0].update({change!r})\n")

@@ -30,7 +30,7 @@ def test_everything_behind_the_tag_is_replaced_and_counted():
   sampler = Sampler(["5 #77", "5 7"])
   task = types.Task(id="a", prompt="3 4", answer="12")
   done, cut = reference.spliced({"policy": sampler}, [task], None, group_size=2, reasoning=9)
-  assert sampler.settings == {"max_tokens": 9}
+  assert sampler.settings["max_tokens"] == 9
   assert done.response == "5 #12" and done.status == types.STOP
   assert done.info["columns"] == {"reference": 3}  # "12" and the end token
   np.testing.assert_array_equal(done.turns[1].logp, [0, -1, -2])

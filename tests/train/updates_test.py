@@ -88,6 +88,7 @@ def test_a_cadence_below_one_is_refused():
     build.build(loop_test.load(roles__teacher__every=0))
 
 
+@pytest.mark.slow
 def test_memories_ask_models_and_are_logged_and_resumed(tmp_path):
   """CYC: the exact mixture of the iterates, the same after an interruption."""
   load = lambda **k: config_lib.load("configs/papers/sppo.py:cyc,runlocal", {"steps": 3, **k})
