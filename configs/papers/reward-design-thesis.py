@@ -24,7 +24,7 @@ def get_config():
   c.chunk, c.steps = 50, 200  # 100 episodes per step, 20,000 in all
   c.env = fn("rljax.classic.worlds:line_key")
   c.agent = fn("rljax.classic.actor_critic:policy_gradient", episodes=2, batch=5, gamma=0.95,
-               policy=fn("rljax.classic.nets:table"), optimizer=fn("rljax.optim:sgd", lr=0.1),
+               policy=fn("rljax.classic.nets:table"), optimizer=fn("rljax.optim:sgd", lr=0.02),
                shaping=fn(_CODE + "adaptive"))
   c.evals.exact = fn("rljax.classic.measure:exact", gamma=0.95)
   c.eval.every, c.checkpoint.every = 1, 100
@@ -36,7 +36,7 @@ def chain(shaping, far=False):
   env = dict(right=16, distractor=15) if far else dict(right=10)
   return {
       "env": fn("rljax.classic.worlds:chain", **env), "agent.gamma": 0.99,
-      "agent.shaping": shaping,
+      "agent.optimizer.lr": 0.1, "agent.shaping": shaping,  # the rate of the code of each paper
       "evals.exact": fn("rljax.classic.measure:exact"), **({} if far else {"steps": 80})}
 
 

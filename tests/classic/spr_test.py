@@ -111,7 +111,7 @@ def run(agent, steps=14, seed=0):
 
 def plain(**knobs):
   """A Q-learner of a chain: it compiles in a moment."""
-  settings = dict(hidden=6, n_step=2, updates=1, batch=4, capacity=20, warmup=8)
+  settings = dict(hidden=6, n_step=2, updates=1, batch=4, capacity=20, warmup=8, eps_steps=20)
   return dqn.dqn(worlds.chain(right=2, left=2, horizon=5), **{**settings, **knobs})
 
 
