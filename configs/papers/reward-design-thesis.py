@@ -36,7 +36,7 @@ def chain(shaping, far=False):
   env = dict(right=16, distractor=15) if far else dict(right=10)
   return {
       "env": fn("rljax.classic.worlds:chain", **env), "agent.gamma": 0.99,
-      "agent.optimizer.lr": 0.1, "agent.shaping": shaping,  # the rate of the code of each paper
+      "agent.optimizer.lr": 0.1, "agent.shaping": shaping,  # of the code of 2022
       "evals.exact": fn("rljax.classic.measure:exact"), **({} if far else {"steps": 80})}
 
 
