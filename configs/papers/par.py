@@ -82,7 +82,7 @@ ARMS = {
     "ppo": _PPO,
     "grpo": {"updates.policy.advantage": chain(fn("rljax.advantages:group_norm"))},
 }
-QUICK = {"steps": 100, "eval.samples": 2}
+QUICK = {"steps": 60, "eval.samples": 2}
 RUNLOCAL = {"memories.shaped.reward": GOLD}  # a new reward model scores everything alike
 _PROMPTS = fn("rljax.data.comparisons:comparisons", path="")
 SCALE = {
