@@ -46,7 +46,9 @@ def measure(lag: int, slots: int, steps: int) -> dict[str, float]:
   config = bench.quickstart_config()
   config.lag, config.layout.sampler, config.sampling.slots = lag, 1, slots
   config.updates.policy.objective.correction = fn("rljax.nums:truncated_weight")
-  config.roles.policy.init = fn("rljax.train.base:trained", noise=0.0, steps=800, rows=128)
+  config.evals.test.template = config.tasks.template  # the base's skill is measured on it
+  config.roles.policy.init = fn("rljax.train.base:trained", noise=0.0, steps=800, at_least=0.0,
+                                at_most=1.0)
   with tempfile.TemporaryDirectory() as workdir:
     lp = loop.Loop(build.build(config), workdir, quiet=True)
     lp.start()
