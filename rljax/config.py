@@ -9,6 +9,7 @@ module imports no jax, so a config loads in milliseconds.
 """
 
 import ast
+import copy
 import difflib
 import functools
 import hashlib
@@ -167,8 +168,9 @@ def load(spec: str, overrides: Mapping[str, Any] | None = None) -> ml_collection
   module = load_file(path)
   if not hasattr(module, "get_config"):
     raise ConfigError(f"{path} has no get_config()")
-  # The file is loaded once: what an override sets must not reach leaves that it keeps.
-  config = module.get_config().copy_and_resolve_references()
+  # The file is loaded once: what an override sets must not reach leaves that it keeps. A deep copy
+  # keeps the references (`data.path` stands in several places).
+  config = copy.deepcopy(module.get_config())
   arms = dict(getattr(module, "ARMS", {}))
   forms = {f: getattr(module, f.upper()) for f in ("quick", "scale") if hasattr(module, f.upper())}
   for name in filter(None, names.split(",")):

@@ -99,6 +99,12 @@ def test_an_override_reaches_no_leaf_that_the_file_keeps(path):
   assert (again.tasks.digits, again.evals.other.digits) == (1, 1)
 
 
+def test_a_value_with_several_places_is_set_once():
+  """`data.path` of the recipe for a reward model is read by its tasks and its evaluation."""
+  c = config_lib.load("configs/reward_model.py", {"data.path": "pairs.jsonl"})
+  assert c.tasks.path == c.evals.test.path == "pairs.jsonl"
+
+
 @pytest.mark.parametrize("key, value, message", [
     ("promts", 3, "unknown key 'promts'; did you mean 'prompts'"),
     ("sampling.temprature", 1.0, "did you mean 'sampling.temperature'"),
