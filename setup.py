@@ -34,6 +34,7 @@ setuptools.setup(
         "jinja2>=3.1",  # what renders chat templates
         "ml-collections>=1.1",
         "numpy>=2",
+        "scipy>=1.13",
         "tensorboardX>=2.6",
     ],
     extras_require={

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from rljax import rng, types
-from rljax.data import memory, pairs
+from rljax.data import chains, memory, pairs
 from rljax.evals import pass_at_k
 from rljax.rewards import verify
 from rljax.types import Episode, Task
 
 _TERM = re.compile(r"([+*-])(\d)")
-_APPLY = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 
 
 @verify.bounded
@@ -68,7 +67,7 @@ def partial(task: Task, steps: int, wrong_at: int, draws: np.random.Generator) -
   out = values[:wrong_at - 1]
   out.append((values[wrong_at - 1] + int(draws.integers(1, 10))) % 10)
   for op, digit in terms[wrong_at:steps]:
-    out.append(_APPLY[op](out[-1], int(digit)) % 10)
+    out.append(chains.APPLY[op](out[-1], int(digit)) % 10)
   return out
 
 

@@ -64,6 +64,11 @@ def _walks(env: env_lib.Env, key: Array, count: int, steps: int):
   return jax.vmap(one)(jax.random.split(key, count))
 
 
+def _viewed(env: env_lib.Env, agent: agent_lib.Agent, state, states, view: str) -> Array:
+  """What the agent's view says of each state, flat [N, D]."""
+  return jax.vmap(lambda s: agent.views[view](state, env.observe(s)).reshape(-1))(states)
+
+
 def probe(env: env_lib.Env, agent: agent_lib.Agent, state, key: Array, *, view: str = "latent",
           count: int = 1500, held_out: int = 500, steps: int = 12, ridge: float = 100.0
           ) -> dict[str, Array]:
@@ -82,7 +87,7 @@ def probe(env: env_lib.Env, agent: agent_lib.Agent, state, key: Array, *, view: 
     KeyError: the agent has no such view. TypeError: the environment tells no facts.
   """
   states = _walks(env, key, count + held_out, steps)
-  x_ND = jax.vmap(lambda s: agent.views[view](state, env.observe(s)).reshape(-1))(states)
+  x_ND = _viewed(env, agent, state, states, view)
   y_NF = jax.vmap(env.facts)(states)
   x_ND = x_ND - jnp.mean(x_ND[:count], axis=0, keepdims=True)
   x_ND = x_ND / jnp.sqrt(jnp.mean(x_ND[:count] ** 2) + 1e-8)
@@ -103,7 +108,6 @@ def spread(env: env_lib.Env, agent: agent_lib.Agent, state, key: Array, *,
   Args:
     view: of `Agent.views`. count: states of random play. steps: that lead to each.
   """
-  states = _walks(env, key, count, steps)
-  x_ND = jax.vmap(lambda s: agent.views[view](state, env.observe(s)).reshape(-1))(states)
+  x_ND = _viewed(env, agent, state, _walks(env, key, count, steps), view)
   x_ND = x_ND / jnp.maximum(jnp.linalg.norm(x_ND, axis=1, keepdims=True), 1e-6)
   return {"std": jnp.mean(jnp.std(x_ND, axis=0)) * x_ND.shape[1] ** 0.5}

@@ -4,6 +4,7 @@ Convolutions gather their patches and multiply: under vmap over seeds, and on a 
 than XLA's own (a batch of kernels there becomes a grouped convolution).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -204,7 +205,4 @@ def latent_shape(env: env_lib.Env, encoder: Net) -> tuple[int, ...]:
 
 
 def latent_size(env: env_lib.Env, encoder: Net) -> int:
-  shape, size = latent_shape(env, encoder), 1
-  for n in shape:
-    size *= n
-  return size
+  return math.prod(latent_shape(env, encoder))

@@ -3,7 +3,7 @@
 from rljax.data import tasks
 from rljax.types import Task
 
-_APPLY = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
+APPLY = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 
 
 def running(*, steps: int = 3, min_steps: int | None = None, modulus: int = 10,
@@ -27,7 +27,7 @@ def running(*, steps: int = 3, min_steps: int | None = None, modulus: int = 10,
   least = steps if min_steps is None else min_steps
   tasks.at_least("running", 1, {"min_steps": least})
   tasks.at_least("running", least, {"steps": steps})
-  if not 2 <= modulus <= 10 or not operators or set(operators) - set(_APPLY):
+  if not 2 <= modulus <= 10 or not operators or set(operators) - set(APPLY):
     raise ValueError(f"running: modulus is 2 to 10 and operators are some of '+-*', found "
                      f"{modulus} and {operators!r}")
 
@@ -37,7 +37,7 @@ def running(*, steps: int = 3, min_steps: int | None = None, modulus: int = 10,
     ops = [operators[i] for i in generator.integers(0, len(operators), size=k)]
     values = digits[:1]
     for op, digit in zip(ops, digits[1:]):
-      values.append(_APPLY[op](values[-1], digit) % modulus)
+      values.append(APPLY[op](values[-1], digit) % modulus)
     problem = str(digits[0]) + "".join(f"{op}{d}" for op, d in zip(ops, digits[1:]))
     answer = separator.join(map(str, values[1:]))
     return problem, Task(

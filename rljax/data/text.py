@@ -90,16 +90,36 @@ class ImageTokenizer(Tokenizer):
     return out
 
 
-class CharTokenizer(Tokenizer):
+class _ListTokenizer(Tokenizer):
+  """One id per string of a list; 0 pads, 1 ends. `pattern` finds the next string in a text."""
+
+  def __init__(self, strings: Sequence[str], pattern: str):
+    self.pad_id, self.eos_id, self.stop_ids = 0, 1, (1,)
+    self.vocab_size = len(strings) + 2
+    self._strings, self._pattern = tuple(strings), re.compile(pattern)
+    self._ids = {x: i + 2 for i, x in enumerate(strings)}
+
+  def decode(self, ids: Sequence[int]) -> str:
+    return "".join(self._strings[i - 2] for i in np.asarray(ids).tolist()
+                   if 2 <= i < self.vocab_size)
+
+  def save(self, folder: str) -> None:
+    import tokenizers
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(
+        {"<pad>": self.pad_id, "<end>": self.eos_id, **self._ids}, unk_token="<pad>"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Split(
+        tokenizers.Regex(self._pattern.pattern), "isolated")
+    made.decoder = tokenizers.decoders.Fuse()
+    _save(made, folder)
+
+
+class CharTokenizer(_ListTokenizer):
   """One id per character of an alphabet; 0 pads, 1 ends."""
 
   def __init__(self, alphabet: str):
     if len(set(alphabet)) != len(alphabet) or not alphabet:
       raise ConfigError(f"tokenizer: alphabet {alphabet!r} is empty or repeats a character")
-    self.alphabet = alphabet
-    self.pad_id, self.eos_id, self.stop_ids = 0, 1, (1,)
-    self.vocab_size = len(alphabet) + 2
-    self._ids = {c: i + 2 for i, c in enumerate(alphabet)}
+    super().__init__(alphabet, r"[\s\S]")
 
   def encode(self, text: str) -> np.ndarray:
     try:
@@ -108,48 +128,21 @@ class CharTokenizer(Tokenizer):
       raise ConfigError(
           f"tokenizer: character {e.args[0]!r} of {text[:60]!r} is not in the alphabet") from None
 
-  def decode(self, ids: Sequence[int]) -> str:
-    return "".join(self.alphabet[i - 2] for i in np.asarray(ids).tolist()
-                   if 2 <= i < self.vocab_size)
 
-  def save(self, folder: str) -> None:
-    _save_words(folder, self._ids, r"[\s\S]")
-
-
-class PiecesTokenizer(Tokenizer):
+class PiecesTokenizer(_ListTokenizer):
   """One id per string of a list, at every place the longest that fits; 0 pads, 1 ends."""
 
   def __init__(self, pieces: Sequence[str]):
     if len(set(pieces)) != len(pieces) or not pieces or not all(pieces):
       raise ConfigError("tokenizer: pieces are strings, all different and not empty")
-    self.pieces = tuple(pieces)
-    self.pad_id, self.eos_id, self.stop_ids = 0, 1, (1,)
-    self.vocab_size = len(pieces) + 2
-    self._ids = {p: i + 2 for i, p in enumerate(pieces)}
     longest_first = sorted(pieces, key=len, reverse=True)
-    self._piece = re.compile("|".join(map(re.escape, longest_first)))
+    super().__init__(pieces, "|".join(map(re.escape, longest_first)))
 
   def encode(self, text: str) -> np.ndarray:
-    found = self._piece.findall(text)
+    found = self._pattern.findall(text)
     if sum(map(len, found)) != len(text):
       raise ConfigError(f"tokenizer: {text[:60]!r} is not made of the pieces of the tokenizer")
     return np.asarray([self._ids[p] for p in found], np.int32)
-
-  def decode(self, ids: Sequence[int]) -> str:
-    return "".join(self.pieces[i - 2] for i in np.asarray(ids).tolist()
-                   if 2 <= i < self.vocab_size)
-
-  def save(self, folder: str) -> None:
-    _save_words(folder, self._ids, self._piece.pattern)
-
-
-def _save_words(folder, ids, pattern):
-  import tokenizers
-  made = tokenizers.Tokenizer(tokenizers.models.WordLevel(
-      {"<pad>": 0, "<end>": 1, **ids}, unk_token="<pad>"))
-  made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
-  made.decoder = tokenizers.decoders.Fuse()
-  _save(made, folder)
 
 
 class ByteTokenizer(Tokenizer):

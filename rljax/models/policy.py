@@ -237,6 +237,11 @@ def _last(hidden_BSD: Array, length_B: Array) -> Array:
   return jnp.take_along_axis(hidden_BSD, at_B11, axis=1)[:, 0]
 
 
+def gated(width: int) -> int:
+  """Hidden width of a gated MLP of 8 * width^2 weights, a multiple of 8."""
+  return -(-8 * width // 3 // 8) * 8
+
+
 def decoder(vocab: int, *, width: int = 128, layers: int = 3, heads: int = 4, kv_heads: int = 0,
             head_dim: int = 0, mlp: int = 0, activation: str = "silu", rope_theta: float = 10000.0,
             window: int = 0, experts: int = 0, experts_per_token: int = 2, tied: bool = True,
@@ -245,7 +250,7 @@ def decoder(vocab: int, *, width: int = 128, layers: int = 3, heads: int = 4, kv
   """A decoder of these sizes; kv_heads 0 = heads, mlp 0 = the gated size of 8 * width^2 weights."""
   cfg = transformer.TransformerConfig(
       vocab=vocab, width=width, layers=layers, heads=heads, kv_heads=kv_heads or heads,
-      head_dim=head_dim, mlp=mlp or -(-8 * width // 3 // 8) * 8, activation=activation,
+      head_dim=head_dim, mlp=mlp or gated(width), activation=activation,
       rope_theta=rope_theta, window=window, experts=experts,
       experts_per_token=experts_per_token if experts else 0, tied=tied, scan=scan, remat=remat,
       dtype=dtype)

@@ -147,7 +147,7 @@ def over(text: policy.Policy, *, images: int, size: tuple, patch: tuple, tower_w
   """A tower of these sizes over a given decoder, in its activation and dtype."""
   cfg = transformer.TransformerConfig(
       vocab=1, width=tower_width, layers=tower_layers, heads=tower_heads, kv_heads=tower_heads,
-      mlp=-(-8 * tower_width // 3 // 8) * 8, activation=text.cfg.activation, scan=text.cfg.scan,
+      mlp=policy.gated(tower_width), activation=text.cfg.activation, scan=text.cfg.scan,
       remat=text.cfg.remat, dtype=text.cfg.dtype, param_dtype=text.cfg.param_dtype)
   return dataclasses.replace(text, tower=Tower(cfg, images, tuple(size), tuple(patch)))
 

@@ -25,7 +25,13 @@ def said(text: str, size: int, form: str = "integers") -> tuple[bool, tuple[int,
   Args:
     size: K. form: "integers", K of them with commas and nothing else; or "boxed", a thinking block
       and then a box, with whatever in it.
+
+  Raises:
+    ConfigError: another form.
   """
+  if form not in FORMATS:
+    raise config.ConfigError(f"permutation: form must be one of {', '.join(FORMATS)}, found "
+                             f"{form!r}")
   text = text[-verify.MAX_CHARS:]
   if form == "boxed":
     thought, end, rest = text.strip().partition("</think>")
@@ -90,8 +96,6 @@ def graded(episodes: Sequence[Episode], ctx, *, partial: float = 0.2, form_bonus
     ConfigError: another form, or a true order that is no permutation.
   """
   del ctx
-  if form not in FORMATS:
-    raise config.ConfigError(f"graded: form must be one of {', '.join(FORMATS)}, found {form!r}")
   out = []
   for e in episodes:
     answer = e.task.answer

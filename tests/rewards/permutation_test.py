@@ -56,6 +56,8 @@ def test_boxed_answers_need_a_thought_first():
         [1, 0, 0, 0, 4 / 6, 0])
   with pytest.raises(config.ConfigError, match="form must be one of"):
     graded(["1"], [1], form="box")
+  with pytest.raises(config.ConfigError, match="form must be one of"):
+    permutation.placed([make.episode("1", answer=[1])], None, form="box")
 
 
 def test_a_line_that_repeats_itself_costs_half():
