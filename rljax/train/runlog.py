@@ -21,6 +21,7 @@ import os
 import pathlib
 import platform
 import re
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -339,8 +340,7 @@ class RunLog:
     return {f: f.stat().st_size for f in files}
 
   def _write_tensorboard(self, step, values):
-    import tensorboardX  # late: a report or a test needs none of it
-    from tensorboardX.proto import summary_pb2
+    tensorboardX, summary_pb2 = _tensorboardx()
     if self._writer is None:
       # The suffix keeps a quick restart from overwriting a file named after the same second.
       self._writer = tensorboardX.SummaryWriter(
@@ -350,6 +350,21 @@ class RunLog:
               for k, v in values.items() if math.isfinite(v)]
     # One event for all: an event per scalar (add_scalar) costs about 0.2 ms each.
     self._writer.file_writer.add_summary(summary_pb2.Summary(value=finite), step)
+
+
+def _tensorboardx():
+  """The writer, imported late: a report needs none of it. It would import torch if it found it,
+  three seconds of every start, for tensors that are never written here."""
+  absent = "torch" not in sys.modules
+  if absent:
+    sys.modules["torch"] = None  # an import of it fails
+  try:
+    import tensorboardX
+    from tensorboardX.proto import summary_pb2
+  finally:
+    if absent:
+      del sys.modules["torch"]
+  return tensorboardX, summary_pb2
 
 
 class NoLog:

@@ -56,13 +56,10 @@ def test_two_hosts_equal_one_and_one_goes_on_with_their_checkpoint(tmp_path, one
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["single", "fsdp"])
-def test_four_hosts_equal_one(tmp_path, one, cache, layout):
-  """With `fsdp` no host holds all weights; the checkpoint is restored by one, two and four."""
-  fleet.run(4, args(tmp_path, 1, **{"layout.train": layout}), cache=cache)
-  same_run(one, tmp_path, 1)
-  for count, steps in ((1, 2), (2, 3), (4, 4)):
-    fleet.run(count, args(tmp_path, steps, **{"layout.train": layout}), cache=cache)
+def test_four_hosts_equal_one(tmp_path, one, cache):
+  """No host holds all weights; the checkpoint is restored by one, two and four."""
+  for count, steps in ((4, 1), (1, 2), (2, 3), (4, 4)):
+    fleet.run(count, args(tmp_path, steps, **{"layout.train": "fsdp"}), cache=cache)
     same_run(one, tmp_path, steps)
 
 
@@ -95,12 +92,12 @@ def wait_for(child, words, times=1):
 @pytest.mark.slow
 def test_the_watchdog_names_the_host_that_stalls(tmp_path, cache):
   """Host 1 is stopped in a rollout: host 0 does not wait for ever."""
-  children = fleet.start(2, args(tmp_path, 60), cache=cache, deadline=40)
+  children = fleet.start(2, args(tmp_path, 60), cache=cache, deadline=25)
   wait_for(children[1], "rollout", 3)
   os.kill(children[1].pid, signal.SIGSTOP)
   assert ended(children[:1], 120)[0] == distributed.RESUMABLE
   text = fleet.said(children[0])
-  assert "no progress for 40 s in phase" in text and "behind all others: host 1 in " in text, text
+  assert "no progress for 25 s in phase" in text and "behind all others: host 1 in " in text, text
   children[1].kill()
   assert checkpoint.read_host(str(tmp_path / "checkpoints"))[0] >= 1
 

@@ -4,6 +4,8 @@ import json
 import math
 import os
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -161,6 +163,27 @@ def _events(workdir):
       (n,) = struct.unpack("<Q", data[:8])
       yield event_pb2.Event.FromString(data[12:12 + n])
       data = data[16 + n:]
+
+
+WRITES = """
+import sys
+from rljax.train import runlog
+with runlog.RunLog(sys.argv[1]) as log:
+  log.metrics(0, {"a": 1.0})
+assert "torch" not in sys.modules
+import torch
+print(torch.__version__)
+"""
+
+
+def test_writing_does_not_import_torch(tmp_path):
+  """Three seconds of every start where it is installed; it stays there for others to import."""
+  (tmp_path / "torch.py").write_text('__version__ = "mine"')
+  env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+  done = subprocess.run([sys.executable, "-c", WRITES, str(tmp_path / "run")], env=env, text=True,
+                        capture_output=True, check=False)
+  assert (done.stdout, done.returncode) == ("mine\n", 0), done.stderr
+  assert list((tmp_path / "run/tensorboard").iterdir())
 
 
 def test_tensorboard_gets_the_finite_scalars_and_purges_on_resume(tmp_path):
