@@ -39,6 +39,9 @@ def value_of(run: build.Run, role: str = "") -> found_lib.Value:
   probability of its tokens under the policy.
 
   Neither sees a reference answer.
+
+  Raises:
+    ConfigError: there is no such role, or it has no scalar head.
   """
   def ids(tasks, texts):
     prompts = [run.tokenizer.render(t.prompt) for t in tasks]
@@ -50,7 +53,10 @@ def value_of(run: build.Run, role: str = "") -> found_lib.Value:
   def likelihood(tasks, texts):
     found = run.scorer.score("policy", *ids(tasks, texts))
     return [float(np.exp(np.mean(logp))) if len(logp) else 0.0 for logp, _ in found]
-  return head if role else likelihood
+  if not role:
+    return likelihood
+  head([], [])  # refuses the role before anything is searched
+  return head
 
 
 def curves(run: build.Run, tasks: Sequence[types.Task], searches: Sequence[str], budget: int, *,

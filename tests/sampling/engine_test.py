@@ -37,12 +37,18 @@ def requests(n, **settings):
   return [engine_lib.Request(p, (i, 5), **settings) for i, p in enumerate(prompts)]
 
 
+@jax.jit
+def read(params, text_S, temperature):
+  """Log-probabilities [S, V] of what follows each token, by one forward pass."""
+  h = transformer.forward(CFG, params, text_S[None]).hidden
+  return jax.nn.log_softmax(POLICY.logits(params, h[0]) / temperature)
+
+
 def teacher_logp(params, prompt, tokens, temperature=1.0):
-  """Log-probability and entropy by one forward pass over the whole text."""
-  text = np.concatenate([prompt, tokens])[None]
-  h = transformer.forward(CFG, params, jnp.asarray(text)).hidden
-  logp = jax.nn.log_softmax(POLICY.logits(params, h[0]) / temperature)
-  at = np.arange(len(prompt) - 1, len(prompt) + len(tokens) - 1)
+  """Log-probability and entropy of the tokens; padded, so that most texts share a program."""
+  text = np.concatenate([prompt, tokens])
+  logp = read(params, jnp.asarray(np.pad(text, (0, -len(text) % 32))), temperature)
+  at = np.arange(len(prompt) - 1, len(text) - 1)
   return np.asarray(logp[at, tokens]), np.asarray(-jnp.sum(jnp.exp(logp) * logp, -1)[at])
 
 

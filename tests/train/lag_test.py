@@ -22,6 +22,7 @@ def run(workdir, **changes):
   return said, loop_test.metrics(str(workdir))
 
 
+@pytest.mark.slow
 def test_samples_are_one_update_behind(tmp_path):
   """The first two steps sample with the first weights: as a run that does not learn."""
   lagged, rows = run(tmp_path / "lagged", lag=1)

@@ -165,6 +165,7 @@ def test_rewards_may_score_and_sample():
     run.scorer.score("policy", [np.zeros(0, np.int32)], [np.zeros(1, np.int32)])
 
 
+@pytest.mark.slow
 def test_rewards_may_ask_for_values_and_certainty():
   """Against the head and the logits themselves; a text of any length, one that is too long."""
   run = build.build(load(roles__policy__head=config_lib.fn("rljax.models.heads:head")))

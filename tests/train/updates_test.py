@@ -68,6 +68,7 @@ def test_without_an_episode_an_update_is_skipped_and_counted(tmp_path):
   assert int(state.step) == 0 and "loss/total" not in rows[0]
 
 
+@pytest.mark.slow
 def test_a_copy_follows_at_its_own_cadence(tmp_path):
   """decay=0, every=3: the policy as it was after the steps 2 and 5, whatever the updates do."""
   def after(steps):

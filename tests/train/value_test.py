@@ -44,6 +44,7 @@ def run(tmp_path, config):
   return loop.train(config, str(tmp_path / "run"), quiet=True), loop_test.metrics(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_ppo_with_a_critic_of_its_own(tmp_path):
   """The critic fits the returns, which are all 1."""
   config = tiny(recipes.ppo(), steps=12, updates__critic__optimizer__lr=0.03,
