@@ -17,8 +17,9 @@ class Python(base.Tool):
   (a fork, another process, one that was put out), the cells are run again.
   """
 
-  def __init__(self, limits: sandbox.Limits, mode: str, output: str, keep: int):
+  def __init__(self, limits: sandbox.Limits, mode: str, output: str, keep: int, remember: int):
     self.output, self._limits, self._mode, self._keep = output, limits, mode, keep
+    self._remember, self._known = remember, {}
     self._live: collections.OrderedDict[tuple, list] = collections.OrderedDict()
     self._lock = threading.Lock()
     sandbox.run_python("pass", sandbox=mode)  # a refusal comes now, and not in the first episode
@@ -28,14 +29,26 @@ class Python(base.Tool):
 
   def call(self, state, text):
     fence = _FENCE.fullmatch(text)
-    code = fence[1] if fence else text
+    after = (*state, fence[1] if fence else text)
+    cells = after[1:]
+    with self._lock:
+      said = self._known.get(cells)
+    if said is None:
+      said, sound = self._run(state, after)
+      with self._lock:
+        if sound and len(self._known) < self._remember:
+          self._known[cells] = said
+    return after, *said
+
+  def _run(self, state, after):
+    """((what the last cell says, whether in error), whether the session lives on)."""
     session = self._take(state)
-    result = session.run(code)
-    after = (*state, code)
+    result = session.run(after[-1])
     self._put(after, session)
+    shown = result.stdout.rstrip("\n")
     if result.status == "ok":
-      return after, result.stdout.rstrip("\n"), False
-    return after, "\n".join(filter(None, (result.stdout.rstrip("\n"), _message(result)))), True
+      return (shown, False), True
+    return ("\n".join(filter(None, (shown, _message(result)))), True), result.status == "error"
 
   def close(self, state):
     with self._lock:
@@ -73,7 +86,7 @@ def _message(result) -> str:
 
 
 def python(*, seconds: float = 5.0, memory_mib: int = 512, output: str = "output",
-           mode: str = "auto", keep: int = 128) -> base.Tool:
+           mode: str = "auto", keep: int = 128, remember: int = 0) -> base.Tool:
   """Runs code as the next cell of the episode's session; a tool of `rljax.envs.base.tools`.
 
   What it returns is what the cell printed and the value of a last bare expression; after an
@@ -85,6 +98,8 @@ def python(*, seconds: float = 5.0, memory_mib: int = 512, output: str = "output
     output: the tag around what it returns.
     mode: `sandbox=` of `rljax.sandbox.run`; "required" refuses to start without isolation.
     keep: interpreters kept alive between turns; the least recently used goes first.
+    remember: so many different cell sequences are run once only, whoever says them; for programs
+      that draw nothing at random and read no clock.
   """
   limits = sandbox.Limits(seconds=seconds, cpu=max(1, round(seconds)), memory=memory_mib << 20)
-  return Python(limits, mode, output, keep)
+  return Python(limits, mode, output, keep, remember)

@@ -55,6 +55,17 @@ def test_interpreters_are_put_out_and_come_back():
   assert tool.call(a, "x")[1] == "'a'" and tool.call(b, "x")[1] == "'b'"
 
 
+def test_what_was_run_is_remembered_and_can_be_gone_on_with():
+  tool = python_exec.python(remember=2)
+  draw = "import random\nx = random.random()\nx"
+  states, said, _ = zip(*[tool.call(tool.start(None, seed), draw) for seed in (1, 2)])
+  assert said[0] == said[1]  # the second one did not run
+  assert tool.call(states[1], "x > 0")[1] == "True"  # ... until someone goes on from there
+  assert len({tool.call(tool.start(None, seed), f"1\n{draw}")[1] for seed in (1, 2)}) == 2  # full
+  failed = tool.call(tool.start(None, 1), "1 / 0")
+  assert failed[2] and "ZeroDivisionError" in failed[1]
+
+
 def test_a_cell_that_does_not_end_is_stopped():
   tool = python_exec.python(seconds=0.5, output="r")
   state, out, failed = tool.call(tool.start(None, 0), "while True: pass")
