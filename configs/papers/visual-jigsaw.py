@@ -25,13 +25,14 @@ def puzzle(rows, split, **knobs):
   return fn("rljax.data.ordering:jigsaw", rows=rows, columns=2, split=split, **knobs)
 
 
-def base(rows):  # it can sort tiles by light and by colour; of puzzles it knows the form
+def base(rows, **knobs):  # it can sort tiles by light and by colour; of puzzles it knows the form
   knows = tuple(puzzle(rows, "train", seed=k, by=by, template="{pieces}" + sign)
                 for k, (by, sign) in enumerate((("light", "^"), ("red", "<")), 2))
   return fn("rljax.train.base:trained", noise=0.0, tasks=fn(
       "rljax.data.planted:mixture", weights=(1, 1, 1), size=6000,
       parts=(puzzle(rows, "train", right=0.0, seed=1), *knows)),
-            skill=puzzle(rows, "test", count=300), steps=500, rows=64, at_least=0.0, at_most=0.15)
+            skill=puzzle(rows, "test", count=300), steps=500, rows=64, at_least=0.0, at_most=0.15,
+            **knobs)
 
 
 def model(rows):
@@ -43,7 +44,7 @@ def model(rows):
 def get_config():
   c = recipes.grpo()
   c.name = "Visual Jigsaw"
-  c.steps = 400
+  c.steps = 200
   c.tokenizer = fn("rljax.data.text:images", marker="#", patches=1, tokenizer=fn(
       "rljax.data.text:char", alphabet="0123456789,#:<>^_rgbypwn"))
   c.tasks, c.evals.test = puzzle(3, "train"), puzzle(3, "test", count=200)
@@ -67,6 +68,7 @@ _QUESTIONS = {  # stage B: 200 labelled questions about where things are
     "updates.policy.objective": fn("rljax.objectives.supervised:sft"),
     "tasks": fn("rljax.data.ordering:positions"),
     "evals.test": fn("rljax.data.ordering:positions", split="test", count=1000),
+    "roles.policy.init": base(2, limits={"prompt": 5, "response": 8}),  # as before puzzles
     "eval.limit": 1000, "limits.prompt": 8, "limits.response": 2,
     **{f"rewards.{k}": fn("rljax.rewards.verify:task_verifier") for k in REWARDS}}
 ARMS = {
