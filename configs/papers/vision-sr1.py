@@ -25,7 +25,7 @@ def scenes(**knobs):
   return fn("experiments/vision-sr1.py:scenes", **knobs)
 
 
-COLD = fn("rljax.data.planted:mixture", weights=(1, 1), parts=(
+COLD = fn("rljax.data.planted:mixture", weights=(3, 1), parts=(
     scenes(prior=0.7, omit=0.4, count=4000, seed=1), scenes(blind=True, seed=2)))
 
 
@@ -48,8 +48,8 @@ def get_config():
                             tower_width=32, tower_layers=1, width=64, layers=2, heads=4,
                             activation="relu", scan=False)
   c.roles.policy.init = fn("rljax.train.base:trained", noise=0.0, tasks=COLD,
-                           skill=scenes(prior=0.7, split="test", count=300), steps=300, rows=64,
-                           at_least=0.6, at_most=0.98)
+                           skill=scenes(prior=0.7, split="test", count=300), steps=800, rows=64,
+                           at_least=0.6, at_most=0.99)
   c.roles.ref = recipes.role(init="policy", train=False)
   c.updates.policy.objective.kl_coef = 0.01
   c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=3e-4, warmup=10)
