@@ -16,16 +16,17 @@ PAPER = {"title": "Vision-SR1: self-rewarding by decomposition", "category": "vi
 SEEDS = 3
 
 FORM = r"\[(?P<description>[^\[\]]*)\]\([^()]*\)=(?P<answer>.)"
-READ = dict(form=FORM, mark="=", grammar="([123][rgby][sdtc])*", max_tokens=6, longest=13,
-            template="[{description}]{question}")
+READ = dict(form=FORM, mark="=", grammar="([123][rgby][sdtc])*", max_tokens=6, longest=10,
+            on_long="left", template="[{description}]{question}")
+OBJECTS = tuple(color + shape for color in "rgby" for shape in "sdtc")  # each is one token
 
 
 def scenes(**knobs):
   return fn("experiments/vision-sr1.py:scenes", **knobs)
 
 
-COLD = fn("rljax.data.planted:mixture", weights=(1, 1), parts=(
-    scenes(prior=0.7, omit=0.4, count=500, seed=1), scenes(blind=True, seed=2)))
+COLD = fn("rljax.data.planted:mixture", weights=(3, 1), parts=(
+    scenes(prior=0.7, omit=0.4, count=4000, seed=1), scenes(blind=True, seed=2)))
 
 
 def get_config():
@@ -33,10 +34,10 @@ def get_config():
   c.name = "Vision-SR1"
   c.steps = 250
   c.tokenizer = fn("rljax.data.text:images", marker="#", patches=9, tokenizer=fn(
-      "rljax.data.text:char", alphabet="123rgbysdtc[]()=:#"))
+      "rljax.data.text:pieces", pieces=(*OBJECTS, *"123rgbysdtc[]()=:#")))
   c.tasks, c.evals.test = scenes(prior=0.7), scenes(split="test", count=300)
   c.evals.reader = scenes(split="test", count=300, blind=True)
-  c.limits.prompt, c.limits.response = 13, 17
+  c.limits.prompt, c.limits.response = 11, 14
   c.prompts, c.rollout.group_size, c.sampling.slots = 32, 8, 256
   c.rewards = {"answer": fn("rljax.rewards.reader:answered", mark="="),
                "format": fn("rljax.rewards.reader:formed", form=FORM),
@@ -47,8 +48,8 @@ def get_config():
                             tower_width=32, tower_layers=1, width=64, layers=2, heads=4,
                             activation="relu", scan=False)
   c.roles.policy.init = fn("rljax.train.base:trained", noise=0.0, tasks=COLD,
-                           skill=scenes(prior=0.7, split="test", count=300), steps=1000, rows=64,
-                           at_least=0.6, at_most=0.98)
+                           skill=scenes(prior=0.7, split="test", count=300), steps=800, rows=64,
+                           at_least=0.6, at_most=0.99)
   c.roles.ref = recipes.role(init="policy", train=False)
   c.updates.policy.objective.kl_coef = 0.01
   c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=3e-4, warmup=10)

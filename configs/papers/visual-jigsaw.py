@@ -25,29 +25,30 @@ def puzzle(rows, split, **knobs):
   return fn("rljax.data.ordering:jigsaw", rows=rows, columns=2, split=split, **knobs)
 
 
-def base(rows):  # it can sort tiles by light and by colour; of puzzles it knows the form
+def base(rows, **knobs):  # it can sort tiles by light and by colour; of puzzles it knows the form
   knows = tuple(puzzle(rows, "train", seed=k, by=by, template="{pieces}" + sign)
                 for k, (by, sign) in enumerate((("light", "^"), ("red", "<")), 2))
   return fn("rljax.train.base:trained", noise=0.0, tasks=fn(
-      "rljax.data.planted:mixture", weights=(1, 1, 1),
+      "rljax.data.planted:mixture", weights=(1, 1, 1), size=6000,
       parts=(puzzle(rows, "train", right=0.0, seed=1), *knows)),
-            skill=puzzle(rows, "test", count=300), steps=400, rows=64, at_least=0.0, at_most=0.15)
+            skill=puzzle(rows, "test", count=300), steps=500, rows=64, at_least=0.0, at_most=0.15,
+            **knobs)
 
 
 def model(rows):
   return fn("rljax.models.vision:vision", images=2 * rows, size=(24 // rows, 12),
-            patch=(24 // rows // 2, 6), tower_width=32, tower_layers=1, width=64, layers=2,
+            patch=(24 // rows, 12), tower_width=32, tower_layers=1, width=64, layers=2,
             heads=4, activation="relu", scan=False)
 
 
 def get_config():
   c = recipes.grpo()
   c.name = "Visual Jigsaw"
-  c.steps = 400
-  c.tokenizer = fn("rljax.data.text:images", marker="#", patches=4, tokenizer=fn(
+  c.steps = 200
+  c.tokenizer = fn("rljax.data.text:images", marker="#", patches=1, tokenizer=fn(
       "rljax.data.text:char", alphabet="0123456789,#:<>^_rgbypwn"))
   c.tasks, c.evals.test = puzzle(3, "train"), puzzle(3, "test", count=200)
-  c.limits.prompt, c.limits.response = 25, 12
+  c.limits.prompt, c.limits.response = 7, 12
   c.prompts, c.rollout.group_size, c.sampling.slots = 16, 16, 256
   c.rewards = dict(REWARDS)
   c.reward_weights = {"exact": 0.0, "placed": 0.0}  # to look at
@@ -59,7 +60,7 @@ def get_config():
 
 
 _FOUR = {"tasks": puzzle(2, "train"), "evals.test": puzzle(2, "test", count=200),
-         "roles.policy.model": model(2), "roles.policy.init": base(2), "limits.prompt": 17,
+         "roles.policy.model": model(2), "roles.policy.init": base(2), "limits.prompt": 5,
          "limits.response": 8}
 _QUESTIONS = {  # stage B: 200 labelled questions about where things are
     **_FOUR, "rollout": fn("rljax.rollouts.dataset:demonstrations"),
@@ -67,7 +68,8 @@ _QUESTIONS = {  # stage B: 200 labelled questions about where things are
     "updates.policy.objective": fn("rljax.objectives.supervised:sft"),
     "tasks": fn("rljax.data.ordering:positions"),
     "evals.test": fn("rljax.data.ordering:positions", split="test", count=1000),
-    "eval.limit": 1000, "limits.prompt": 20, "limits.response": 2,
+    "roles.policy.init": base(2, limits={"prompt": 5, "response": 8}),  # as before puzzles
+    "eval.limit": 1000, "limits.prompt": 8, "limits.response": 2,
     **{f"rewards.{k}": fn("rljax.rewards.verify:task_verifier") for k in REWARDS}}
 ARMS = {
     "exact": {"rewards.order.partial": 0.0},

@@ -78,13 +78,13 @@ class Tower:
     x = media_BNHWC.reshape(B * N, H // h, h, W // v, v, C).transpose(0, 1, 3, 2, 4, 5)
     x = x.reshape(B * N, self.patches, h * v * C).astype(cfg.dtype) / 127.5 - 1.0
     x = jnp.einsum("bpf,fd->bpd", x, w["patch"].astype(cfg.dtype))
-    x = x + w["position"].astype(cfg.dtype)[None]
+    x = x + _places(w["position"], cfg.dtype)
     # At one position for all, no patch is behind another and the rotations cancel.
     where = transformer.Where(jnp.zeros((1, self.patches), jnp.int32), None, None)
     x, _, _ = transformer.layers(cfg, w["layers"], x, where)
     x = transformer.rms_norm(cfg, x, w["norm"]["scale"])
     out = jnp.einsum("bpd,dw->bpw", x, w["out"].astype(cfg.dtype)).reshape(B, N, self.patches, -1)
-    out = out + w["slot"].astype(cfg.dtype)[None, :, None, :]
+    out = out + _places(w["slot"], cfg.dtype)[:, None]
     return out.reshape(B, N * self.patches, -1)
 
   def embedded(self, cfg: transformer.TransformerConfig, params: PyTree, tokens_BS: Array,
@@ -129,6 +129,12 @@ class Tower:
                           f"{(*self.size, CHANNELS)}")
       place[:image.shape[0], :image.shape[1]] = image
     return out
+
+
+def _places(table: Array, dtype) -> Array:
+  """Its rows start with norm 1; beside features of unit variance that is too faint to be learned
+  from, so they are scaled as the decoder scales the embeddings of text."""
+  return table.astype(dtype) * table.shape[-1] ** 0.5
 
 
 def vision(vocab: int, *, images: int = 1, size: tuple = (24, 24), patch: tuple = (6, 6),

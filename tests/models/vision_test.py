@@ -101,6 +101,13 @@ def test_patches_are_cut_in_raster_order(params):
   assert np.flatnonzero(moved > 1e-6).tolist() == [2]
 
 
+def test_what_place_an_image_has_is_as_plain_as_what_it_shows(params):
+  one, other = images(2)
+  shown = np.asarray(TOWER(params, np.stack([[one] * 3, [other] * 3]))).reshape(2, 3, PATCHES, -1)
+  by_place, by_content = np.std(shown[0, 0] - shown[0, 1]), np.std(shown[0] - shown[1])
+  assert 0.5 < by_place / by_content < 2
+
+
 def test_every_parameter_of_the_tower_learns(params):
   b = batch_of([episode(images(3), prompt_of(3, 2), [5, 6, 1])])
   grads = jax.jit(jax.grad(lambda p: jnp.sum(POLICY.stats(p, b).logp_BT * b.mask_BT)))(params)

@@ -54,7 +54,13 @@ def test_what_the_config_reads_of_a_demonstration():
   from rljax.rewards import reader
   task = sr1.scenes()[0]
   assert reader.parts(task.demo, CONFIG.FORM) == (described(task), task.answer)
-  assert CONFIG.READ["longest"] == len("[") + 9 + len("]s:") == CONFIG.get_config().limits.prompt
+  c = CONFIG.get_config()
+  tokenizer = config_lib.bind(c.tokenizer)()
+  whole = sr1.scenes(blind=True)[0]
+  assert len(tokenizer.render(task.prompt)) == c.limits.prompt
+  assert len(tokenizer.response(task.demo)) == c.limits.response
+  assert len(tokenizer.render(whole.prompt)) == CONFIG.READ["longest"]
+  assert len(tokenizer.response(whole.demo)) == CONFIG.READ["max_tokens"]
   mixed = planted.mixture(parts=[functools.partial(sr1.scenes, count=5),
                                  functools.partial(sr1.scenes, blind=True)], weights=(1, 1))
   assert {bool(t.media) for t in mixed[:40]} == {True, False}
