@@ -80,7 +80,7 @@ ARMS = {
 }
 QUICK = {"steps": 150, "eval.every": 0}
 RUNLOCAL = {"roles.policy.model": fn(
-    "rljax.models.vision:vision", images=6, size=(8, 12), patch=(4, 6), tower_width=16, width=32,
+    "rljax.models.vision:vision", images=6, size=(8, 12), patch=(8, 12), tower_width=16, width=32,
     layers=2, heads=2), "limits.response": 12}
 _TILES = dict(images=9, size=(112, 112), patch=(14, 14), tower_width=1280, tower_layers=32,
               tower_heads=16)

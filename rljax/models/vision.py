@@ -78,13 +78,13 @@ class Tower:
     x = media_BNHWC.reshape(B * N, H // h, h, W // v, v, C).transpose(0, 1, 3, 2, 4, 5)
     x = x.reshape(B * N, self.patches, h * v * C).astype(cfg.dtype) / 127.5 - 1.0
     x = jnp.einsum("bpf,fd->bpd", x, w["patch"].astype(cfg.dtype))
-    x = x + _places(w["position"], cfg.dtype)
+    x = x + _places(w["position"], cfg.dtype)[None]
     # At one position for all, no patch is behind another and the rotations cancel.
     where = transformer.Where(jnp.zeros((1, self.patches), jnp.int32), None, None)
     x, _, _ = transformer.layers(cfg, w["layers"], x, where)
     x = transformer.rms_norm(cfg, x, w["norm"]["scale"])
     out = jnp.einsum("bpd,dw->bpw", x, w["out"].astype(cfg.dtype)).reshape(B, N, self.patches, -1)
-    out = out + _places(w["slot"], cfg.dtype)[:, None]
+    out = out + _places(w["slot"], cfg.dtype)[None, :, None, :]
     return out.reshape(B, N * self.patches, -1)
 
   def embedded(self, cfg: transformer.TransformerConfig, params: PyTree, tokens_BS: Array,
