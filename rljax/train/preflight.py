@@ -12,7 +12,7 @@ def check(episodes: Sequence[types.Episode], *, response_limit: int, prompt_limi
   """Numbers of the first batch and what is wrong with them.
 
   Args:
-    episodes: all sampled episodes of the first step, with scores.
+    episodes: all sampled episodes of the first step, with scores and what their turns were paid.
     response_limit, prompt_limit: tokens.
     skipped_prompts, drawn_prompts: how many prompts were too long, of how many drawn.
 
@@ -20,7 +20,8 @@ def check(episodes: Sequence[types.Episode], *, response_limit: int, prompt_limi
     {"numbers": {name: value}, "warnings": [sentence, ...]}, JSON-like.
   """
   sampled = [e for e in episodes if any(t.logp is not None for t in e.turns)]
-  rewards = np.asarray([e.scores.get("reward", np.nan) for e in episodes], float)
+  rewards = np.asarray([e.scores.get("reward", np.nan) + sum(t.reward for t in e.turns)
+                        for e in episodes], float)
   known = rewards[np.isfinite(rewards)]
   numbers = {
       "episodes": len(episodes),
