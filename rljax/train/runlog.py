@@ -21,7 +21,6 @@ import os
 import pathlib
 import platform
 import re
-import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import rljax
 from rljax import config as config_lib
 from rljax.data import images
+from rljax.train import tensorboard as tensorboard_lib
 
 if TYPE_CHECKING:
   from rljax import types
@@ -244,8 +244,8 @@ class RunLog:
     self.workdir = pathlib.Path(workdir)
     self._resume_step = resume_step
     self._max_bytes = max_bytes
-    self._tensorboard = tensorboard
-    self._writer = None
+    self._tensorboard = tensorboard_lib.Writer(
+        str(self.workdir / "tensorboard"), resume_step=resume_step) if tensorboard else None
     self._last_step = None
     self._stale_result = True
     (self.workdir / "episodes").mkdir(parents=True, exist_ok=True)
@@ -266,7 +266,7 @@ class RunLog:
     row = {"step": int(step), **{k: jsonable(v) for k, v in values.items()}}
     self._metrics.write((json.dumps(row, allow_nan=False) + "\n").encode())
     if self._tensorboard:
-      self._write_tensorboard(int(step), values)
+      self._tensorboard.write(int(step), values)
 
   def episodes(self, step: int, episodes: "list[types.Episode]") -> None:
     """Appends every episode; what JSON cannot hold becomes text, so this never fails on content."""
@@ -297,8 +297,8 @@ class RunLog:
 
   def close(self) -> None:
     self._metrics.close()
-    if self._writer is not None:
-      self._writer.close()
+    if self._tensorboard:
+      self._tensorboard.close()
 
   def __enter__(self):
     return self
@@ -338,33 +338,6 @@ class RunLog:
       elif size < files[-1].stat().st_size:
         os.truncate(files[-1], size)
     return {f: f.stat().st_size for f in files}
-
-  def _write_tensorboard(self, step, values):
-    tensorboardX, summary_pb2 = _tensorboardx()
-    if self._writer is None:
-      # The suffix keeps a quick restart from overwriting a file named after the same second.
-      self._writer = tensorboardX.SummaryWriter(
-          str(self.workdir / "tensorboard"), purge_step=self._resume_step or None, flush_secs=10,
-          filename_suffix=f".{self._resume_step}.{os.getpid()}")
-    finite = [summary_pb2.Summary.Value(tag=k, simple_value=v)
-              for k, v in values.items() if math.isfinite(v)]
-    # One event for all: an event per scalar (add_scalar) costs about 0.2 ms each.
-    self._writer.file_writer.add_summary(summary_pb2.Summary(value=finite), step)
-
-
-def _tensorboardx():
-  """The writer, imported late: a report needs none of it. It would import torch if it found it,
-  three seconds of every start, for tensors that are never written here."""
-  absent = "torch" not in sys.modules
-  if absent:
-    sys.modules["torch"] = None  # an import of it fails
-  try:
-    import tensorboardX
-    from tensorboardX.proto import summary_pb2
-  finally:
-    if absent:
-      del sys.modules["torch"]
-  return tensorboardX, summary_pb2
 
 
 class NoLog:

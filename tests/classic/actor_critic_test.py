@@ -89,6 +89,7 @@ def test_two_seats_agree_on_a_code():
   assert float(found["seat0"]) == pytest.approx(float(found["seat1"]))
 
 
+@pytest.mark.slow
 def test_a_linear_policy_and_a_network_learn_too():
   env = worlds.chain(right=2, left=2)
   for hidden in ((), (16,)):

@@ -26,7 +26,8 @@ CASE = cases.token_logprobs(8192, 4096, 151936, "bfloat16")
 LOGITS = 4 * 8192 * 151936  # bytes of one float32 array of them
 
 
-@pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+@pytest.mark.parametrize("topology", [
+    "v5e:2x2", *[pytest.param(t, marks=pytest.mark.slow) for t in ("v5p:2x2x1", "v6e:2x2")]])
 def test_memory_of_a_real_vocabulary(topology):
   """8192 tokens, width 4096, 151936 ids, bfloat16, forward and backward."""
   kernel = CASE.compile("mosaic", cases.topology_device(topology))

@@ -1,6 +1,6 @@
 """Several processes give the run of one: samples, losses, checkpoints; and none waits for ever.
 
-`make test` runs those with two processes; `pytest tests/multihost` all.
+They are slow ones: `make test-slow`, or `pytest tests/multihost`.
 """
 
 import json
@@ -112,6 +112,7 @@ def test_told_to_leave_on_one_host_all_leave_with_a_checkpoint(tmp_path, cache):
   assert "SIGTERM: the run ended with a checkpoint of step" in fleet.said(children[0])
 
 
+@pytest.mark.slow
 def test_a_host_that_does_not_come(tmp_path, cache):
   children = fleet.start(2, args(tmp_path), cache=cache, deadline=5)
   children[1].kill()

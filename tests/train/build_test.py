@@ -179,6 +179,7 @@ def test_the_deadline_reaches_the_rewards(monkeypatch, tmp_path):
   assert got == [7.0]
 
 
+@pytest.mark.slow
 def test_checkpoint_cadence(tmp_path):
   loop.train(loop_test.load(checkpoint__every=2, checkpoint__keep=3, eval__every=0), str(tmp_path),
              quiet=True)

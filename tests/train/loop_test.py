@@ -57,6 +57,7 @@ def finished(tmp_path_factory):
   return workdir, states, counts
 
 
+@pytest.mark.slow
 def test_a_memory_may_write_the_tasks_and_remembers_after_a_resume(tmp_path):
   for steps in (2, 3):
     loop.train(load(steps=steps, eval__every=0, memories__own=config_lib.fn(

@@ -30,6 +30,7 @@ def test_an_update_runs_at_every_so_many_th_step(tmp_path):
   assert all("reward/mean" in r for r in rows[:2])
 
 
+@pytest.mark.slow
 def test_an_update_trains_on_what_it_derives(tmp_path):
   """Two of sixteen episodes, whose faults are counted and which still are one step's work."""
   derived = dict(updates__policy__derive=fn("tests/train/tiny_rewards.py:first_two"), steps=2,

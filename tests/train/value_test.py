@@ -110,6 +110,7 @@ def adapted(rank=4):
   return out
 
 
+@pytest.mark.slow
 def test_adapters_learn_over_a_base_that_stays(tmp_path):
   config = adapted()
   r = build.build(config)

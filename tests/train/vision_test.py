@@ -48,7 +48,7 @@ def test_scores_of_text_behind_an_image():
 
 
 def test_tokenizer_and_model_must_agree_on_patches():
-  with pytest.raises(ConfigError, match="reads 4 patches per image, config.tokenizer writes 5"):
+  with pytest.raises(ConfigError, match="reads 1 patches per image, config.tokenizer writes 5"):
     build.build(config_lib.load(JIGSAW, {"tokenizer.patches": 5}))
   with pytest.raises(ConfigError, match="reads 0 patches per image"):
     build.build(config_lib.load(JIGSAW, {"roles.policy.model": fn(
