@@ -17,7 +17,7 @@ SEEDS = 3
 
 def rollout(name, **knobs):
   env = fn("rljax.envs.base:tools", max_calls=3, pad="", invalid_text="",
-           tools={"py": fn("rljax.envs.python_exec:python", output="out", remember=100_000)})
+           tools={"py": fn("rljax.envs.python_exec:python", output="out")})
   return fn(f"rljax.rollouts.multi_turn:{name}", env=env, observation_tokens=24, **knobs)
 
 

@@ -55,15 +55,19 @@ def test_interpreters_are_put_out_and_come_back():
   assert tool.call(a, "x")[1] == "'a'" and tool.call(b, "x")[1] == "'b'"
 
 
-def test_what_was_run_is_remembered_and_can_be_gone_on_with():
-  tool = python_exec.python(remember=2)
-  draw = "import random\nx = random.random()\nx"
-  states, said, _ = zip(*[tool.call(tool.start(None, seed), draw) for seed in (1, 2)])
-  assert said[0] == said[1]  # the second one did not run
-  assert tool.call(states[1], "x > 0")[1] == "True"  # ... until someone goes on from there
-  assert len({tool.call(tool.start(None, seed), f"1\n{draw}")[1] for seed in (1, 2)}) == 2  # full
-  failed = tool.call(tool.start(None, 1), "1 / 0")
-  assert failed[2] and "ZeroDivisionError" in failed[1]
+def test_arithmetic_needs_no_interpreter_and_sounds_the_same(python):
+  """What `_simple` says is what the sandbox says; what it leaves to the sandbox is left."""
+  alone = ["417*385", "-7 // 2 % 3", "1/8 + 2.5", "1/0", "417*", "(1", " 1", "1 +\\n 2", "x y",
+           "1e999", "1\n", "# nothing\n2", "-" * 90 + "1", "\0"]
+  for cell in alone:
+    assert (said := python_exec._simple(cell)) is not None, cell
+    state = (0, "pass")  # of a session that has begun: everything is run
+    assert python.call(state, cell)[1:] == said, cell
+    assert python.call((0,), cell) == ((0,), *said)
+  for cell in ("x", "2**9", "True", "'a'*3", "1; 2", "1\n2", "", "print(1)", "x = 1", "1j", "[1]",
+               "(lambda: 1)()", "return 1", "1 < 2", "1" * 300, "1 if 2 else 3", "..."):
+    assert python_exec._simple(cell) is None, cell
+  assert len(python.call((0,), "x = 1")[0]) == 2
 
 
 def test_a_cell_that_does_not_end_is_stopped():
