@@ -26,10 +26,10 @@ def products(split, size=20000, **knobs):
 
 
 def cold_start(**knobs):
-  return fn("rljax.train.base:trained", noise=0.0, steps=600, rows=64, problems=128,
-            rollout=rollout("demonstrations"), tasks=products("train", **knobs),
-            skill=products("test", 128), **(
-                dict(at_least=0.0, at_most=0.2) if knobs else dict(at_least=0.02, at_most=0.7)))
+  return fn("rljax.train.base:trained", noise=0.0, steps=400, rows=64, problems=128,
+            pack=(32, 120), rollout=rollout("demonstrations"), answer=rollout("multi_turn"),
+            tasks=products("train", **knobs), skill=products("test", 128), **(
+                dict(at_least=0.0, at_most=0.2) if knobs else dict(at_least=0.3, at_most=0.7)))
 
 
 def get_config():
