@@ -22,10 +22,10 @@ def get_config():
   c.steps, c.chunk = 40, 100  # 4,000 environment steps
   c.env = fn("rljax.classic.pixels:catch")
   c.agent = fn(
-      "rljax.classic.dqn:dqn", hidden=128, n_step=5, gamma=0.97, updates=2, batch=32,
+      "rljax.classic.dqn:dqn", hidden=128, n_step=5, gamma=0.9, updates=2, batch=32,
       encoder=fn("rljax.classic.nets:convolution", channels=(16, 32), renormalise=True),
       capacity=5000, warmup=400, eps_steps=1000, target_step=0.05,
-      optimizer=fn("rljax.optim:adamw", lr=5e-4, eps=1.5e-4, max_norm=10.0),
+      optimizer=fn("rljax.optim:adamw", lr=5e-4, max_norm=10.0),
       augment=fn("rljax.classic.dqn:shift"), auxiliary=fn(_SPR))
   c.evals.play = fn("rljax.classic.measure:episodes", count=200)
   c.evals.probe = fn("rljax.classic.measure:probe")
@@ -41,7 +41,7 @@ ARMS = {
     "k0": {"agent.auxiliary.steps": 0},
     "collapse": {"agent.auxiliary.stop_gradient": False, "agent.auxiliary.predictor": False},
 }
-QUICK = {"steps": 20, "eval.every": 0}
+QUICK = {"steps": 30, "eval.every": 0}
 RUNLOCAL = {"agent.warmup": 6, "agent.capacity": 50, "evals.play.count": 2,
             "evals.probe.count": 20, "evals.probe.held_out": 10, "evals.spread.count": 10}
 SCALE = {

@@ -9,7 +9,7 @@ from rljax import config as config_lib
 from rljax.classic import env as env_lib
 from rljax.types import Array
 
-SPRITE = 2  # pixels, the side of everything drawn
+SPRITE = 3  # pixels, the side of everything drawn
 MOVES = ((0, 0), (-1, 0), (0, 1), (1, 0), (0, -1))  # stay, up, right, down, left
 BRIGHTNESS = (90, 170, 255)  # obstacle, target, agent
 
@@ -28,11 +28,12 @@ def catch(*, size: int = 16, frames: int = 3, noise: float = 0.1,
           horizon: int = 40) -> env_lib.Env:
   """Touching the target pays 1, the obstacle -1, and either ends the episode.
 
-  The agent moves a pixel per step in one of four directions, or stays. Target and obstacle drift
-  by half a pixel per step along each axis (or not at all along one) and are thrown back by the
-  walls. Each frame a share of all pixels is replaced by uniform noise; the observation is the last
-  frames, the newest at the end, uint8. `facts` is the target's position and the agent's, as shares
-  of the side.
+  The world has no border: what leaves on one side comes back on the other. The picture is the whole
+  of it, with the agent in the middle. The agent moves a pixel per step in one of four directions,
+  or stays. Target and obstacle drift by half a pixel per step along each axis (or not at all along
+  one). Each frame a share of all pixels is replaced by uniform noise; the observation is the last
+  frames, the newest at the end, uint8. `facts` is where obstacle and target are in the picture, as
+  shares of its side.
 
   Args:
     size: of the square, in pixels.
@@ -43,17 +44,22 @@ def catch(*, size: int = 16, frames: int = 3, noise: float = 0.1,
   Raises:
     ConfigError: too small a square, or a share outside of [0, 1].
   """
-  if size < 4 * SPRITE or not 0 <= noise <= 1:
-    raise config_lib.ConfigError(f"catch needs size >= {4 * SPRITE} and 0 <= noise <= 1, found "
+  if size < 2 * SPRITE or not 0 <= noise <= 1:
+    raise config_lib.ConfigError(f"catch needs size >= {2 * SPRITE} and 0 <= noise <= 1, found "
                                  f"{size} and {noise}")
-  top = 2 * (size - SPRITE)  # the largest position, in half pixels
+  around = 2 * size  # half pixels from a place to itself
   ways = jnp.array([w for w in MOVES if w != (0, 0)] + [(a, b) for a in (-1, 1) for b in (-1, 1)])
+  middle = size - SPRITE
+
+  def seen(at):
+    """Where things are in the picture, whose middle is the agent: half pixels [3, 2]."""
+    return (at - at[2:] + middle) % around
 
   def frame(at, key):
     row, column = (jax.lax.broadcasted_iota(jnp.int32, (size, size), i) for i in (0, 1))
     image = jnp.zeros((size, size), jnp.uint8)
-    for (y, x), value in zip(at // 2, BRIGHTNESS):
-      inside = (row >= y) & (row < y + SPRITE) & (column >= x) & (column < x + SPRITE)
+    for (y, x), value in zip(seen(at) // 2, BRIGHTNESS):
+      inside = ((row - y) % size < SPRITE) & ((column - x) % size < SPRITE)
       image = jnp.where(inside, jnp.uint8(value), image)
     bits = jax.random.bits(key, (size, size), jnp.uint32)
     hit = (bits >> 8).astype(jnp.float32) * 2.0**-24 < noise
@@ -61,31 +67,27 @@ def catch(*, size: int = 16, frames: int = 3, noise: float = 0.1,
 
   def touches(at):
     """bool [2]: is the agent on the obstacle, on the target?"""
-    return jnp.all(jnp.abs(at[:2] - at[2:]) < 2 * SPRITE, axis=-1)
+    return jnp.all(jnp.abs(seen(at)[:2] - middle) < 2 * SPRITE, axis=-1)
 
   def reset(key):
-    for_agent, for_at, for_way, for_frame = jax.random.split(key, 4)
-    agent = jax.random.randint(for_agent, (2,), top // 4, 3 * top // 4 + 1)
-    # Objects start in the half of the square that is far from the agent, along the rows.
-    rows, columns = jax.random.randint(for_at, (2, 2), 0, top + 1)
-    rows = jnp.where(agent[0] >= top // 2, rows % (top // 4), top - rows % (top // 4))
-    at = jnp.concatenate([jnp.stack([rows, columns], axis=-1), agent[None]])
+    for_at, for_way, for_frame = jax.random.split(key, 3)
+    at = jax.random.randint(for_at, (3, 2), 0, around)
+    # Nothing begins nearer to the agent, along the rows, than a quarter of the way around.
+    at = at.at[:2, 0].set((at[2, 0] + around // 4 + at[:2, 0] // 2) % around)
     velocity = ways[jax.random.randint(for_way, (2,), 0, len(ways))]
     first = frame(at, for_frame)
     return Scene(at, velocity, jnp.repeat(first[:, :, None], frames, axis=2),
                  jnp.zeros((), jnp.int32))
 
   def step(state, action, key):
-    moved = state.at[:2] + state.velocity
-    velocity = jnp.where((moved < 0) | (moved > top), -state.velocity, state.velocity)
-    agent = state.at[2:] + 2 * jnp.asarray(MOVES)[action][None]
-    at = jnp.clip(jnp.concatenate([state.at[:2] + velocity, agent]), 0, top)
+    moves = jnp.concatenate([state.velocity, 2 * jnp.asarray(MOVES)[action][None]])
+    at = (state.at + moves) % around
     stack = jnp.concatenate([state.frames[:, :, 1:], frame(at, key)[:, :, None]], axis=2)
-    new = Scene(at, velocity, stack, state.t + 1)
+    new = Scene(at, state.velocity, stack, state.t + 1)
     bad, good = touches(at)
     reward = good.astype(jnp.float32) - bad.astype(jnp.float32)
     return new, stack, reward, good | bad | (new.t >= horizon)
 
   return env_lib.Env(
       reset, step, lambda state: state.frames, len(MOVES), horizon, shape=(size, size, frames),
-      facts=lambda state: state.at[1:].reshape(-1).astype(jnp.float32) / top)
+      facts=lambda state: seen(state.at)[:2].reshape(-1).astype(jnp.float32) / around)
