@@ -1,8 +1,8 @@
 """ReTool: a Python interpreter inside the reasoning, found by PPO on outcomes alone.
 
 https://arxiv.org/abs/2504.11536. Here: products of three digits, which a tiny model cannot compute
-and the tool can. The cold start has seen calls, some broken and then mended, and direct answers,
-often wrong, in equal parts. What the interpreter returns is read and never trained on.
+and the tool can. The cold start has seen calls, some broken and then mended, and products worked
+out by hand, often wrongly, in equal parts. What the interpreter returns is never trained on.
 
   rljax-reproduce retool
   rljax-train --config configs/papers/retool.py:text --workdir runs/retool-text
@@ -22,12 +22,13 @@ def rollout(name, **knobs):
 
 
 def products(split, size=20000, **knobs):
-  return fn("rljax.data.tool_tasks:products", split=split, size=size, right_share=0.3, **knobs)
+  return fn("rljax.data.tool_tasks:products", split=split, size=size, right_share=0.3, working=True,
+            **knobs)
 
 
 def cold_start(**knobs):
   return fn("rljax.train.base:trained", noise=0.0, steps=400, rows=64, problems=128,
-            pack=(32, 120), rollout=rollout("demonstrations"), answer=rollout("multi_turn"),
+            pack=(44, 120), rollout=rollout("demonstrations"), answer=rollout("multi_turn"),
             tasks=products("train", **knobs), skill=products("test", 128), **(
                 dict(at_least=0.0, at_most=0.2) if knobs else dict(at_least=0.3, at_most=0.7)))
 
@@ -35,7 +36,7 @@ def cold_start(**knobs):
 def get_config():
   c = recipes.ppo()
   c.name = "ReTool"
-  c.steps = 120
+  c.steps = 60
   c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789*=<>/ :'()_.,"
                    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
   c.tasks, c.evals.test = products("train"), products("test", 200)
@@ -65,7 +66,7 @@ ARMS = {
              "eval.rollout.env.max_calls": 0},
     "no_cold_start": {"roles.policy.init": _TEXT},
 }
-QUICK = {"steps": 60}
+QUICK = {"steps": 30, "eval.every": 0}
 SCALE = {
     "tokenizer": fn("rljax.data.text:hf", path=""),
     "tasks": fn("rljax.data.gsm8k:gsm8k", path=None, chat=True),

@@ -26,7 +26,7 @@ def _split(name, key, split, test_share, draw, size, seed):
 
 
 def products(*, digits: int = 3, tool_share: float = 0.5, broken_share: float = 0.2,
-             right_share: float = 0.0, tool: str = "py", split: str = "train", size: int = 20000,
+             right_share: float = 0.0, working: bool = False, tool: str = "py", split: str = "train", size: int = 20000,
              seed: int = 0, test_share: float = 0.1) -> Sequence[Task]:
   """"417*385=" -> "160545": easy with a calculator, hard without.
 
@@ -38,6 +38,7 @@ def products(*, digits: int = 3, tool_share: float = 0.5, broken_share: float = 
   Args:
     digits: operands are uniform in [10**(digits-1), 10**digits).
     right_share: of the answers without a call, those that are right.
+    working: these answers are led up to by the products with each digit, "417*300=125100,...".
     tool: its tag.
   """
   def draw(generator):
@@ -49,8 +50,10 @@ def products(*, digits: int = 3, tool_share: float = 0.5, broken_share: float = 
       low = 10 ** (len(answer) - 1)
       right = right_share and generator.random() < right_share
       turns, answer = [], answer if right else str(generator.integers(low, 10 * low))
+    parts = [int(d) * 10**i for i, d in enumerate(str(b)[::-1])][::-1]
+    steps = ",".join(f"{a}*{part}={a * part}" for part in parts) if working and not turns else ""
     return {"prompt": f"{a}*{b}=", "answer": a * b, "verifier": "rljax.rewards.verify:number",
-            "info": {"turns": [*turns, f"<answer>{answer}</answer>"]}}
+            "info": {"turns": [*turns, f"{steps}<answer>{answer}</answer>"]}}
 
   return _split("products", lambda t: t["prompt"], split, test_share, draw, size, seed)
 

@@ -30,6 +30,11 @@ def test_knobs_of_products():
   assert all(len(x) == 1 for x in turns(tool_tasks.products(size=20, tool_share=0.0)))
   assert all(len(x) == 3 for x in turns(
       tool_tasks.products(size=20, tool_share=1.0, broken_share=1.0)))
+  worked = tool_tasks.products(size=9, tool_share=0.0, right_share=1.0, working=True)
+  for task, (said,) in zip(worked, turns(worked)):
+    steps = said.split("<")[0].split(",")
+    assert len(steps) == 3 and sum(int(s.split("=")[1]) for s in steps) == task.answer, said
+    assert all(eval(left) == int(right) for left, right in (s.split("=") for s in steps))
   assert turns(tool_tasks.products(size=9, tool="c", tool_share=1.0))[0][-2].startswith("<c>")
   assert len(tool_tasks.products(size=9, digits=1, test_share=0.3)[0].prompt) == 4
   assert tool_tasks.products(size=9, seed=1)[0].prompt != tool_tasks.products(size=9)[0].prompt
