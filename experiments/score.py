@@ -10,7 +10,7 @@ from rljax.types import Task
 
 
 def final(text: str) -> str:
-  """The expression of an attempt: what stands behind the check of the one before, "=-3;"."""
+  """The expression of an attempt: what stands behind the check of the one before, "=-3<;"."""
   return text.rpartition(";")[2]
 
 
@@ -33,11 +33,11 @@ def written(digits: str, signs) -> str:
 
 def sums(*, digits: int = 4, split: str = "train", size: int = 300, right: float = 0.6,
          seed: int = 0, test_share: float = 0.1) -> tasks.TaskSet:
-  """"7351=10:" with two demonstrated attempts such as "7+3+5-1" and "=14;7+3-5+1".
+  """"7351=10:" with two demonstrated attempts such as "7+3+5-1" and "=14>;7+3-5+1".
 
-  The second attempt begins with the correct sum of the first and goes on, whatever that is, with
-  the same expression or, as often, with another one: what a base learns is to check, not what to do
-  about it.
+  The second attempt begins with the correct sum of the first and how it compares to the wanted one,
+  and goes on, whatever that is, with the same expression or, as often, with another one: what a
+  base learns is to check, not what to do about it.
 
   Args:
     digits: n; there are 2^(n-1) expressions.
@@ -52,10 +52,12 @@ def sums(*, digits: int = 4, split: str = "train", size: int = 300, right: float
     first = wanted if draws.random() < right else written(shown, signs[draws.integers(len(signs))])
     others = [e for e in (written(shown, s) for s in signs) if e != first]
     again = first if draws.random() < 0.5 else others[draws.integers(len(others))]
+    found = value(shown, first)
+    check = f"={found}{'<' if found < answer else '>' if found > answer else '='};"
     prompt = f"{shown}={answer}:"
     return prompt, Task(
         id="", prompt=prompt, answer=answer, demo=first, verifier="experiments/score.py:oracle",
-        info={"digits": shown, "turns": [first, f"={value(shown, first)};{again}"]})
+        info={"digits": shown, "turns": [first, check + again]})
 
   return tasks.generate("signed_sums", draw, split=split, size=size, seed=seed,
                         test_share=test_share)

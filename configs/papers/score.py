@@ -1,8 +1,9 @@
 """SCoRe: two attempts, and a reward for what the second one wins over the first.
 
 https://arxiv.org/abs/2409.12917. Here: signs between four given digits so that their sum is right.
-The base writes an expression, then checks it correctly and goes on with the same or another one,
-whatever the check said. Stage I pays the second attempt alone and pins the first to the base.
+The base writes an expression, then checks it correctly ("=14>;") and goes on with the same or
+another one, whatever the check said. Stage I pays the second attempt alone and pins the first to
+the base.
 
   rljax-reproduce score
   rljax-train --config configs/papers/score.py:naive --workdir runs/score-naive
@@ -37,7 +38,7 @@ def get_config():
   c = recipes.grpo()
   c.name = "SCoRe"
   c.steps = 160
-  c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+-=:;?")
+  c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+-<=>:;?")
   c.tasks, c.evals.test = sums("train", 300), sums("test", 250)
   c.limits.prompt, c.limits.response, c.limits.observation = 10, 24, 1
   c.prompts, c.sampling.slots = 16, 128
