@@ -27,7 +27,8 @@ def _split(name, key, split, test_share, draw, size, seed):
 
 def products(*, digits: int = 3, tool_share: float = 0.5, broken_share: float = 0.2,
              right_share: float = 0.0, working: bool = False, tool: str = "py",
-             split: str = "train", size: int = 20000, seed: int = 0, test_share: float = 0.1) -> Sequence[Task]:
+             split: str = "train", size: int = 20000, seed: int = 0,
+             test_share: float = 0.1) -> Sequence[Task]:
   """"417*385=" -> "160545": easy with a calculator, hard without.
 
   A demonstration calls the tool with probability `tool_share`, `broken_share` of these with a slip
