@@ -25,7 +25,8 @@ def value(entity: int, relation: int, world: int = 0) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Lookup(base.Tool):
-  """Finds the fact of a query "e5r2" and another entity's fact of that relation, in either order.
+  """Finds the fact of a query "e5r2", as "r2e5v7", and another entity's fact of that relation, in
+  either order.
 
   The facts are those of the world `task.info["world"]`.
   """
@@ -43,7 +44,7 @@ class Lookup(base.Tool):
     entity, relation = int(found[1]), int(found[2])
     draws = rng.host(seed, "distractor", entity, relation)
     other = (entity + int(draws.integers(1, ENTITIES))) % ENTITIES
-    shown = [f"e{e}r{relation}{value(e, relation, world)}" for e in (entity, other)]
+    shown = [f"r{relation}e{e}{value(e, relation, world)}" for e in (entity, other)]
     return state, "".join(shown[::-1] if draws.random() < 0.5 else shown), False
 
 

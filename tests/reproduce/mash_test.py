@@ -41,7 +41,7 @@ def test_a_search_returns_the_fact_among_others_and_counts():
   tool = mash.lookup()
   for seed in range(5):
     _, said, failed = tool.call(tool.start(task, seed), task.prompt[:-1])
-    assert f"{task.prompt[:-1]}{task.answer}" in said and said.count("e") == 2 and not failed
+    assert f"r{task.prompt[-2]}e{entity}{task.answer}" in said and said.count("e") == 2 and not failed
   assert entity >= 40 and tool.call((0, 0), "e5")[1:] == ("none", True)
   assert tool.call((0, 0), "e99r1")[2]
 
@@ -52,7 +52,8 @@ def test_searched_demonstrations_are_read_from_documents_of_their_own():
   twice = 0
   for t, e in zip(some, episodes):
     assert e.status == types.STOP and e.info["answer"] == t.answer and e.info["calls"] >= 1
-    assert f"{t.prompt[:-1]}{t.answer}" in e.turns[2].text
+    entity, relation = t.prompt[:-1].split("r")
+    assert f"r{relation}{entity}{t.answer}" in e.turns[2].text
     assert e.turns[0].tokens.tolist() == mash.words().encode(f"{t.prompt}<search>").tolist()
     twice += e.info["calls"] == 2
   assert 3 < twice < 25
