@@ -27,7 +27,7 @@ def get_config():
       capacity=5000, warmup=400, eps_steps=1000, target_step=0.05,
       optimizer=fn("rljax.optim:adamw", lr=5e-4, max_norm=10.0),
       augment=fn("rljax.classic.dqn:shift"), auxiliary=fn(_SPR))
-  c.evals.play = fn("rljax.classic.measure:episodes", count=200)
+  c.evals.play = fn("rljax.classic.measure:episodes", count=1000)
   c.evals.probe = fn("rljax.classic.measure:probe")
   c.evals.spread = fn("rljax.classic.measure:spread")
   c.eval.every, c.checkpoint.every = 10, 20
