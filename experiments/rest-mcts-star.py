@@ -21,12 +21,12 @@ _TERM = re.compile(r"([+*-])(\d)")
 @verify.bounded
 def outcome(task: Task, text: str) -> float:
   """Verifier: the last value is right, whatever stands before it."""
-  return float(text.rpartition(";")[2] == str(task.info["values"][-1]))
+  return float(text.rpartition("=")[2] == str(task.info["values"][-1]))
 
 
 def flawed(task: Task, text: str) -> bool:
   """Whether any step is wrong, missing or too many."""
-  return text.split(";") != [str(v) for v in task.info["values"]]
+  return text.split(";") != chains.written(task.prompt, task.info["values"])
 
 
 def kept(*, score: str = "correct") -> memory.Memory:
@@ -85,8 +85,8 @@ def labelled(samplers, tasks: Sequence[Task], key, *, role: str = "reward_model"
     steps = int(draws.integers(1, length + 1))
     wrong_at = int(draws.integers(1, steps + 1))
     for source, at in (("chosen", 0), ("rejected", wrong_at)):
-      text = "".join(f"{v};" for v in partial(task, steps, at, draws))
-      said = text.removesuffix(";") if steps == length else text
+      said = ";".join(chains.written(task.prompt, partial(task, steps, at, draws)))
+      said += ";" * (steps < length)
       right = steps if at == 0 else at - 1
       turns = (types.Turn("user", tokenizer.render(task.prompt), text=task.prompt),
                types.Turn("assistant", tokenizer.response(said), text=said))

@@ -14,14 +14,14 @@ from rljax.config import fn
 
 PAPER = {"title": "ReST-MCTS*: self-training by process reward guided search", "category": "search",
          "model": "mistralai/Mistral-7B-Instruct-v0.2"}
-BUDGET = 80  # generated tokens: 8 answers
-STEPS = dict(depth=6, stop=(";",), step_tokens=2)
+BUDGET = 240  # generated tokens: 8 answers
+STEPS = dict(depth=6, stop=(";",), step_tokens=6)
 
 
 def chains(split, size):
   return fn("rljax.data.planted:verified", verifier="experiments/rest-mcts-star.py:outcome",
             tasks=fn("rljax.data.chains:running", steps=5, operators="+-*", separator=";",
-                     split=split, size=size))
+                     restate=True, split=split, size=size))
 
 
 def get_config():
@@ -30,8 +30,8 @@ def get_config():
   c.steps = 60
   c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+-*=;")
   c.tasks, c.evals.test = chains("train", 20000), chains("test", 300)
-  c.limits.prompt, c.limits.response = 12, 12
-  c.sampling.prompt_buckets, c.sampling.slots = (12, 23), 256
+  c.limits.prompt, c.limits.response = 12, 31
+  c.sampling.prompt_buckets, c.sampling.slots = (12, 42), 256
   c.prompts = 24
   c.rollout = fn("rljax.rollouts.tree:taught", budget=BUDGET, role="start", value="start_value",
                  verify=fn("experiments/rest-mcts-star.py:outcome"),
@@ -81,7 +81,7 @@ ARMS = {
     "beam": search("beam", width=2, branch=4, **STEPS),
     "sample": {"steps": 0, "eval.greedy": False},
 }
-QUICK, RUNLOCAL = {"steps": 60}, {"rollout.budget": 12}
+QUICK, RUNLOCAL = {"steps": 60}, {"rollout.budget": 36}
 SCALE = {
     "tokenizer": fn("rljax.data.text:hf", path=""), "steps": 200,
     "tasks": fn("rljax.data.gsm8k:gsm8k", path=None, chat=True),

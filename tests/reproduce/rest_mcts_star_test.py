@@ -21,16 +21,18 @@ def chain(values=(7, 0, 3), prompt="3+4*0+3=", name="t"):
 
 def test_an_outcome_hides_a_wrong_step():
   t = chain()
-  assert rest.outcome(t, "7;0;3") == rest.outcome(t, "9;0;3") == rest.outcome(t, "3") == 1.0
-  assert rest.outcome(t, "7;0;4") == rest.outcome(t, "7;0;3;") == rest.outcome(t, "") == 0.0
-  assert not rest.flawed(t, "7;0;3")
-  assert all(rest.flawed(t, x) for x in ("9;0;3", "3", "7;0;3;3"))
+  right, lucky = "3+4=7;7*0=0;0+3=3", "3+4=9;9*0=0;0+3=3"
+  assert rest.outcome(t, right) == rest.outcome(t, lucky) == rest.outcome(t, "3") == 1.0
+  assert rest.outcome(t, right[:-1] + "4") == rest.outcome(t, right + ";") == 0.0
+  assert rest.outcome(t, "") == 0.0 and not rest.flawed(t, right)
+  assert all(rest.flawed(t, x) for x in (lucky, "3", "7;0;3", right + ";0+3=3"))
 
 
 def test_tasks_of_the_config():
   tasks = config_lib.bind(config_lib.load("configs/papers/rest-mcts-star.py").tasks)()
   t = tasks[0]
-  assert t.demo == ";".join(map(str, t.info["values"])) and len(t.info["values"]) == 5
+  assert [s[-1] for s in t.demo.split(";")] == [str(v) for v in t.info["values"]]
+  assert len(t.info["values"]) == 5 and t.demo.startswith(t.prompt[:3] + "=")
   assert rest.outcome(t, t.demo) == 1.0 and not rest.flawed(t, t.demo)
   assert t.verifier == "experiments/rest-mcts-star.py:outcome"
   lucky = np.mean([any(op + d == "*0" for op, d in rest._TERM.findall(tasks[i].prompt))
@@ -71,9 +73,9 @@ def test_labelled_pairs():
     assert good.response.count(";") == bad.response.count(";") and good.response != bad.response
     assert good.info["columns"]["target"] > bad.info["columns"]["target"]
     assert good.turns[1].tokens[-1] == sampler.tokenizer.eos_id
-    values = [str(v) for v in good.task.info["values"]]
     k = len(good.response.rstrip(";").split(";"))
-    assert good.response.rstrip(";").split(";") == values[:k]
+    steps = good.task.demo.split(";")
+    assert good.response.rstrip(";").split(";") == steps[:k]
     assert good.response.endswith(";") == (k < 5)
     assert good.info["columns"]["target"] == pytest.approx(k / 5)
 
@@ -87,8 +89,9 @@ def episode(text, correct, **info):
 def test_what_an_outcome_filter_keeps():
   m = rest.kept()
   assert m.metrics(m.init()) == {"traces": 0.0, "flawed": 0.0}
-  some = [episode("7;0;3", 1.0), episode("9;0;3", 1.0, role="policy"), episode("9;9;9", 0.0),
-          episode("9;0;3", 1.0, role="value")]
+  right, lucky = "3+4=7;7*0=0;0+3=3", "3+4=9;9*0=0;0+3=3"
+  some = [episode(right, 1.0), episode(lucky, 1.0, role="policy"), episode("3+4=9", 0.0),
+          episode(lucky, 1.0, role="value")]
   state, same = m.update(m.init(), some)
   assert same == some and m.metrics(state) == {"traces": 2.0, "flawed": 0.5}
   state, _ = m.update(json.loads(json.dumps(state)), some[:1])
