@@ -66,7 +66,7 @@ ARMS = {
              "eval.rollout.env.max_calls": 0},
     "no_cold_start": {"roles.policy.init": _TEXT},
 }
-QUICK = {"steps": 30, "eval.every": 0}
+QUICK = {"steps": 20, "eval.every": 0}
 SCALE = {
     "tokenizer": fn("rljax.data.text:hf", path=""),
     "tasks": fn("rljax.data.gsm8k:gsm8k", path=None, chat=True),
