@@ -7,6 +7,8 @@ import fcntl
 import hashlib
 import json
 import os
+import pathlib
+import re
 import zlib
 
 import jax
@@ -187,10 +189,14 @@ def _recipe(parent, noise, steps, rows, lr, seed, problems, tasks):
 
 
 def _fingerprint(config) -> str:
-  """Hash of the config, the version, and a look at the tasks (a data file may change in place)."""
+  """Hash of the config, the version, what stands in the files that the config names code of, and a
+  look at the tasks (a data file may change in place)."""
   tasks = config_lib.bind(config.tasks, where="config.tasks")()
   some = [tasks[i] for i in range(0, len(tasks), max(1, len(tasks) // 16))]
   sample = [(t.id, t.prompt, t.demo, dict(t.info), *(zlib.crc32(x.tobytes()) for x in t.media))
             for t in some]
-  text = json.dumps([rljax.__version__, config_lib.digest(config), len(tasks), sample], default=str)
+  files = sorted(set(re.findall(r'"fn": "([^":]+[.]py):', json.dumps(config_lib.to_dict(config)))))
+  code = [pathlib.Path(path).read_text() for path in files]
+  text = json.dumps([rljax.__version__, config_lib.digest(config), len(tasks), sample, *code],
+                    default=str)
   return hashlib.sha256(text.encode()).hexdigest()[:16]

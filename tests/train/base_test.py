@@ -54,6 +54,18 @@ def test_every_knob_makes_another_base(own, knob, capsys):
   assert differ(own, other)
 
 
+def test_what_a_file_says_makes_another_base(tmp_path):
+  file = tmp_path / "tool.py"
+  file.write_text("def lookup():\n  return 1\n")
+  config = config_lib.load(loop_test.TINY)
+  plain = base._fingerprint(config)
+  config.rollout.env = fn(f"{file}:lookup")  # anywhere in the config, not only in its tasks
+  first = base._fingerprint(config)
+  assert first != plain and first == base._fingerprint(config)
+  file.write_text("def lookup():\n  return 2\n")
+  assert base._fingerprint(config) not in (plain, first)
+
+
 def test_packing_and_the_rollout_that_answers_reach_the_base(monkeypatch):
   class Enough(Exception):
     pass
