@@ -41,7 +41,7 @@ ARMS = {
     "k0": {"agent.auxiliary.steps": 0},
     "collapse": {"agent.auxiliary.stop_gradient": False, "agent.auxiliary.predictor": False},
 }
-QUICK = {"steps": 30, "eval.every": 0}
+QUICK = {"eval.every": 0}
 RUNLOCAL = {"agent.warmup": 6, "agent.capacity": 50, "evals.play.count": 2,
             "evals.probe.count": 20, "evals.probe.held_out": 10, "evals.spread.count": 10}
 SCALE = {
