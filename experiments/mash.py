@@ -2,6 +2,7 @@
 
 Entities 0 to 15 (G3) show how the tool is used, the next 24 are known (K), the last 24 are not (U).
 What a search returns in a demonstration was drawn for that demonstration alone: it must be read.
+An answer names its entity, "e5v7", as facts do: what follows it there follows it in the answer.
 """
 
 import dataclasses
@@ -57,11 +58,12 @@ def words() -> text_lib.Tokenizer:
   names = [f"{x}{i}" for x, n in (("e", ENTITIES), ("r", RELATIONS), ("v", VALUES))
            for i in range(n)]
   tags = [f"<{end}{tag}>" for tag in ("search", "answer", "information") for end in ("", "/")]
-  return text_lib.pieces(pieces=(*names, *tags, "?", ".", "=", "none", "limit"))
+  return text_lib.pieces(pieces=(*names, *tags, "?", ".", "none", "limit"))
 
 
 def _task(name, entity, relation, turns=(), *, kind="", world=0, given=0) -> Task:
-  return Task(id=name, prompt=f"e{entity}r{relation}?", answer=value(entity, relation, world),
+  return Task(id=name, prompt=f"e{entity}r{relation}?",
+              answer=f"e{entity}{value(entity, relation, world)}",
               verifier="rljax.rewards.qa:exact_match",
               info={"kind": kind, "world": world, "turns": list(turns), "given": given})
 
@@ -75,11 +77,21 @@ def questions(*, held: bool = False) -> tasks_lib.TaskSet:
 
 
 def declared(*, size: int = 200000) -> tasks_lib.TaskSet:
-  """Facts as sentences, ".r2e5=v7", of G3 and K alone."""
+  """Facts as sentences, ".r2e5v7", of G3 and K alone."""
   def task(i):
     draws = rng.host(0, "declared", i)
     e, r = int(draws.integers(KINDS["K"].stop)), int(draws.integers(RELATIONS))
-    return Task(f"declared/{i}", ".", info={"turns": [f"r{r}e{e}={value(e, r)}"]})
+    return Task(f"declared/{i}", ".", info={"turns": [f"r{r}e{e}{value(e, r)}"]})
+  return tasks_lib.TaskSet(task, size)
+
+
+def copied(*, facts: int = 3, size: int = 200000) -> tasks_lib.TaskSet:
+  """Facts of no world, told twice, in another order the second time: ".e7v2e50v9e50v9e7v2"."""
+  def task(i):
+    draws = rng.host(0, "copied", i)
+    told = [f"e{e}v{draws.integers(VALUES)}" for e in draws.permutation(ENTITIES)[:facts]]
+    again = [told[k] for k in draws.permutation(facts)]
+    return Task(f"copied/{i}", ".", info={"turns": ["".join([*told, *again])]})
   return tasks_lib.TaskSet(task, size)
 
 
@@ -99,6 +111,6 @@ def shown(*, kinds: tuple = ("G3",), searches: tuple = (0.5, 0.5), given: int = 
     kind, e = entities[draws.integers(len(entities))]
     r, n = int(draws.integers(RELATIONS)), int(draws.choice(len(searches), p=searches))
     world = 1 + i if n else 0
-    turns = [*[f"<search>e{e}r{r}</search>"] * n, f"<answer>{value(e, r, world)}</answer>"]
+    turns = [*[f"<search>e{e}r{r}</search>"] * n, f"<answer>e{e}{value(e, r, world)}</answer>"]
     return _task(f"shown/{'-'.join(kinds)}/{i}", e, r, turns, kind=kind, world=world, given=given)
   return tasks_lib.TaskSet(task, size)

@@ -61,7 +61,7 @@ def get_config():
   c.updates.policy.objective.kl_coef = 0.2
   c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=1e-3, warmup=5)
   c.eval.rollout, c.eval.by, c.eval.samples, c.eval.limit = rollout("multi_turn"), "kind", 4, 0
-  c.eval.measure = fn("rljax.evals.abstention:measure", verifier=TRUTH, closed="<answer>", tokens=3)
+  c.eval.measure = fn("rljax.evals.abstention:measure", verifier=TRUTH, closed="<answer>", tokens=4)
   c.checkpoint.every, c.episodes_max_bytes = 120, 20_000_000
   return c
 

@@ -1,7 +1,7 @@
 """SCoRe: two attempts, and a reward for what the second one wins over the first.
 
 https://arxiv.org/abs/2409.12917. Here: signs between four given digits so that their sum is right.
-The base writes an expression, then checks it correctly ("=14>;") and goes on with the same or
+The base writes an expression, then checks it correctly ("=10,15,14>;") and goes on with the same or
 another one, whatever the check said. Stage I pays the second attempt alone and pins the first to
 the base.
 
@@ -38,11 +38,11 @@ def get_config():
   c = recipes.grpo()
   c.name = "SCoRe"
   c.steps = 160
-  c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+-<=>:;?")
+  c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+-,<=>:;?")
   c.tasks, c.evals.test = sums("train", 300), sums("test", 250)
-  c.limits.prompt, c.limits.response, c.limits.observation = 10, 24, 1
+  c.limits.prompt, c.limits.response, c.limits.observation = 10, 32, 1
   c.prompts, c.sampling.slots = 16, 128
-  c.rollout = fn("rljax.rollouts.revise:revise", group_size=8, feedback="?", turn_tokens=14)
+  c.rollout = fn("rljax.rollouts.revise:revise", group_size=8, feedback="?", turn_tokens=22)
   c.rewards = {"first": fn("rljax.rewards.turns:attempt", number=0, grade=GRADE),
                "last": fn("rljax.rewards.turns:attempt", number=1, grade=GRADE)}
   c.reward_weights = {"first": 0.0, "last": 0.0}  # each attempt is paid for itself
@@ -60,7 +60,7 @@ def get_config():
           fn("rljax.advantages:segment_norm", key="segment_BT", scale_by_std=False))),
       objective=fn("rljax.objectives.pg:rloo"),
       optimizer=fn("rljax.optim:adamw", lr=2.5e-4, warmup=10))
-  c.eval.rollout = fn("rljax.rollouts.revise:revise", feedback="?", turn_tokens=14)
+  c.eval.rollout = fn("rljax.rollouts.revise:revise", feedback="?", turn_tokens=22)
   c.eval.measure = fn("rljax.evals.revision:measure", grade=GRADE,
                       final=fn("experiments/score.py:final"))
   c.eval.samples, c.eval.every = 4, 40
