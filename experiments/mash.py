@@ -85,16 +85,6 @@ def declared(*, size: int = 200000) -> tasks_lib.TaskSet:
   return tasks_lib.TaskSet(task, size)
 
 
-def copied(*, facts: int = 3, size: int = 200000) -> tasks_lib.TaskSet:
-  """Facts of no world, told twice, in another order the second time: ".e7v2e50v9e50v9e7v2"."""
-  def task(i):
-    draws = rng.host(0, "copied", i)
-    told = [f"e{e}v{draws.integers(VALUES)}" for e in draws.permutation(ENTITIES)[:facts]]
-    again = [told[k] for k in draws.permutation(facts)]
-    return Task(f"copied/{i}", ".", info={"turns": ["".join([*told, *again])]})
-  return tasks_lib.TaskSet(task, size)
-
-
 def shown(*, kinds: tuple = ("G3",), searches: tuple = (0.5, 0.5), given: int = 0,
           size: int = 200000) -> tasks_lib.TaskSet:
   """Questions with demonstrations of so many searches, and the answer that was read, or is known.
