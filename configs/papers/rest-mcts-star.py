@@ -40,7 +40,7 @@ def get_config():
   c.memories.kept = fn("experiments/rest-mcts-star.py:kept")
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=64, layers=2, heads=4,
                             activation="relu", scan=False)
-  c.roles.policy.init = fn("rljax.train.base:trained", noise=0.0, steps=285, rows=64,
+  c.roles.policy.init = fn("rljax.train.base:trained", noise=0.0, steps=340, rows=64,
                            tasks=chains("train", 20000), skill=chains("test", 300), at_least=0.4,
                            at_most=0.6)
   head = fn("rljax.models.heads:head")
