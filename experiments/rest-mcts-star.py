@@ -4,7 +4,6 @@ A product with 0 forgets what stood before it: a wrong step may still end in the
 filter of outcomes keeps some wrong traces.
 """
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,8 +13,6 @@ from rljax.data import chains, memory, pairs
 from rljax.evals import pass_at_k
 from rljax.rewards import verify
 from rljax.types import Episode, Task
-
-_TERM = re.compile(r"([+*-])(\d)")
 
 
 @verify.bounded
@@ -63,7 +60,7 @@ def partial(task: Task, steps: int, wrong_at: int, draws: np.random.Generator) -
   values = list(task.info["values"])
   if not 0 < wrong_at <= steps:
     return values[:steps]
-  terms = _TERM.findall(task.prompt)
+  terms = chains.TERM.findall(task.prompt)
   out = values[:wrong_at - 1]
   out.append((values[wrong_at - 1] + int(draws.integers(1, 10))) % 10)
   for op, digit in terms[wrong_at:steps]:

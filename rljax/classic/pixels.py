@@ -49,7 +49,7 @@ def catch(*, size: int = 16, frames: int = 3, noise: float = 0.1,
                                  f"{size} and {noise}")
   around = 2 * size  # half pixels from a place to itself
   ways = jnp.array([w for w in MOVES if w != (0, 0)] + [(a, b) for a in (-1, 1) for b in (-1, 1)])
-  middle = size - SPRITE
+  middle, apart = size - SPRITE, max(around // 4, 2 * SPRITE)
 
   def seen(at):
     """Where things are in the picture, whose middle is the agent: half pixels [3, 2]."""
@@ -72,8 +72,9 @@ def catch(*, size: int = 16, frames: int = 3, noise: float = 0.1,
   def reset(key):
     for_at, for_way, for_frame = jax.random.split(key, 3)
     at = jax.random.randint(for_at, (3, 2), 0, around)
-    # Nothing begins nearer to the agent, along the rows, than a quarter of the way around.
-    at = at.at[:2, 0].set((at[2, 0] + around // 4 + at[:2, 0] // 2) % around)
+    # Along the rows nothing begins nearer to the agent than a quarter of the way around, nor at it.
+    drawn = apart + at[:2, 0] * (around - 2 * apart) // around
+    at = at.at[:2, 0].set((at[2, 0] + drawn) % around)
     velocity = ways[jax.random.randint(for_way, (2,), 0, len(ways))]
     first = frame(at, for_frame)
     return Scene(at, velocity, jnp.repeat(first[:, :, None], frames, axis=2),

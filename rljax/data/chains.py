@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from rljax.data import tasks
 from rljax.types import Task
 
-_TERM = re.compile(r"[+*-]\d")
+TERM = re.compile(r"([+*-])(\d)")  # an operation of a chain
 APPLY = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 
 
 def written(problem: str, values: Sequence[int]) -> list[str]:
   """The first steps of "3+4-2" with these values, right or wrong: "3+4=7", "7-2=5"."""
-  return [f"{before}{term}={value}" for before, term, value in zip(
-      (problem[0], *values), _TERM.findall(problem), values)]
+  return [f"{before}{op}{digit}={value}" for before, (op, digit), value in zip(
+      (problem[0], *values), TERM.findall(problem), values)]
 
 
 def running(*, steps: int = 3, min_steps: int | None = None, modulus: int = 10,

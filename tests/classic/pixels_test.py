@@ -64,10 +64,11 @@ def test_what_leaves_comes_back_on_the_other_side():
   assert new.at.tolist() == [[31, 6], [0, 30], [31, 14]]
 
 
-def test_nothing_begins_near_the_agent():
-  at = jax.vmap(pixels.catch().reset)(jax.random.split(jax.random.key(0), 500)).at
-  rows = (at[:, :2, 0] - at[:, 2:, 0]) % 32
-  assert rows.min() == 8 and rows.max() == 23
+@pytest.mark.parametrize("size, nearest, farthest", [(16, 8, 23), (8, 6, 9), (6, 6, 6)])
+def test_nothing_begins_near_the_agent(size, nearest, farthest):
+  at = jax.vmap(pixels.catch(size=size).reset)(jax.random.split(jax.random.key(0), 500)).at
+  rows = (at[:, :2, 0] - at[:, 2:, 0]) % (2 * size)
+  assert rows.min() == nearest and rows.max() == farthest
 
 
 def test_random_play_is_mostly_without_reward_but_not_always():

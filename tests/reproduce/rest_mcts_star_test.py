@@ -8,6 +8,7 @@ import pytest
 
 from rljax import config as config_lib
 from rljax import types
+from rljax.data import chains
 from rljax.search import mcts
 from tests.rollouts import fake
 from tests.search import search_test
@@ -35,7 +36,7 @@ def test_tasks_of_the_config():
   assert len(t.info["values"]) == 5 and t.demo.startswith(t.prompt[:3] + "=")
   assert rest.outcome(t, t.demo) == 1.0 and not rest.flawed(t, t.demo)
   assert t.verifier == "experiments/rest-mcts-star.py:outcome"
-  lucky = np.mean([any(op + d == "*0" for op, d in rest._TERM.findall(tasks[i].prompt))
+  lucky = np.mean([any(op + d == "*0" for op, d in chains.TERM.findall(tasks[i].prompt))
                    for i in range(500)])
   assert 0.05 < lucky < 0.3  # there are chains in which a wrong step is forgotten
 
