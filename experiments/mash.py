@@ -6,9 +6,11 @@ An answer names its entity, "e5v7", as facts do: what follows it there follows i
 """
 
 import dataclasses
+import functools
 import re
 
 from rljax import rng
+from rljax.data import planted
 from rljax.data import tasks as tasks_lib
 from rljax.data import text as text_lib
 from rljax.envs import base
@@ -77,11 +79,11 @@ def questions(*, held: bool = False) -> tasks_lib.TaskSet:
 
 
 def declared(*, size: int = 200000) -> tasks_lib.TaskSet:
-  """Facts as sentences, ".r2e5v7", of G3 and K alone."""
+  """Facts as sentences, ".r2e5v7", of G3 and K alone; the value alone is trained on."""
   def task(i):
     draws = rng.host(0, "declared", i)
     e, r = int(draws.integers(KINDS["K"].stop)), int(draws.integers(RELATIONS))
-    return Task(f"declared/{i}", ".", info={"turns": [f"r{r}e{e}{value(e, r)}"]})
+    return Task(f"declared/{i}", ".", info={"turns": [f"r{r}e{e}{value(e, r)}"], "given": 2})
   return tasks_lib.TaskSet(task, size)
 
 
@@ -104,3 +106,29 @@ def shown(*, kinds: tuple = ("G3",), searches: tuple = (0.5, 0.5), given: int = 
     turns = [*[f"<search>e{e}r{r}</search>"] * n, f"<answer>e{e}{value(e, r, world)}</answer>"]
     return _task(f"shown/{'-'.join(kinds)}/{i}", e, r, turns, kind=kind, world=world, given=given)
   return tasks_lib.TaskSet(task, size)
+
+
+ONE, SOME = (0.0, 1.0), (0.0, 0.8, 0.2)
+DRILLS = {"read": dict(kinds=("K", "U"), searches=SOME, given=1),
+          "know": dict(kinds=("G3", "K"), searches=(1.0,), given=1),
+          "leak": dict(kinds=("U",), searches=SOME)}  # shows what is not known
+
+
+def reading() -> tasks_lib.TaskSet:
+  """One search and what it says, half of the time about the few entities of G3: matching entities
+  is found out with few of them, and then holds for all."""
+  return planted.mixture(parts=[lambda: shown(searches=ONE),
+                                lambda: shown(kinds=tuple(KINDS), searches=ONE)],
+                         weights=(1, 1), size=150000)
+
+
+def unread() -> tasks_lib.TaskSet:
+  """Searches that `reading` does not have, about K and U."""
+  return shown(kinds=("K", "U"), searches=ONE)
+
+
+def mixed(*, drills: tuple = ("read", "know")) -> tasks_lib.TaskSet:
+  """Facts, questions about G3 with both ways of answering, and some of `DRILLS`, of which all but
+  "leak" hide the decision to search."""
+  parts = [declared, shown, *[functools.partial(shown, **DRILLS[name]) for name in drills]]
+  return planted.mixture(parts=parts, weights=(48, *[32] * (len(parts) - 1)), size=150000)

@@ -22,21 +22,18 @@ def rollout(name, **knobs):
   return fn(f"rljax.rollouts.multi_turn:{name}", env=env, workers=1, **knobs)
 
 
-def shown(*kinds, **knobs):
-  return fn("experiments/mash.py:shown", kinds=kinds, **knobs)
+def learned(name, *, skill, tasks=None, **knobs):
+  tasks = fn(f"experiments/mash.py:{name}", **(tasks or {}))
+  return fn("rljax.train.base:trained", tasks=tasks, skill=fn(f"experiments/mash.py:{skill}"),
+            rollout=rollout("demonstrations"), answer=rollout("multi_turn"), noise=0.0, rows=144,
+            lr=3e-3, **knobs)
 
 
 def base(*drills, **knobs):
-  """Facts, both ways of answering, and drills that hide the first decision."""
-  mixed = fn("rljax.data.planted:mixture", size=150000, weights=(48, 32, *[32] * len(drills)),
-             parts=(fn("experiments/mash.py:declared"), shown("G3"), *drills))
-  return fn("rljax.train.base:trained", tasks=mixed, skill=fn("experiments/mash.py:questions"),
-            rollout=rollout("demonstrations"), answer=rollout("multi_turn"), noise=0.0, steps=1000,
-            rows=144, pack=(22, 96), lr=3e-3, **{"at_least": 0.55, "at_most": 0.9, **knobs})
-
-
-READ = shown("K", "U", given=1, searches=(0.0, 0.8, 0.2))
-KNOW = shown("G3", "K", given=1, searches=(1.0,))
+  """It learns to read first, or it never does; then facts, two ways of answering, and drills."""
+  reads = learned("reading", skill="unread", steps=800, pack=(54, 96), at_least=0.9, at_most=1.0)
+  return learned("mixed", skill="questions", steps=700, pack=(22, 96), init=reads,
+                 tasks={"drills": drills}, **{"at_least": 0.6, "at_most": 0.9, **knobs})
 
 
 def get_config():
@@ -56,7 +53,7 @@ def get_config():
   c.memories.least = fn("rljax.rewards.pay:per_call", factor=fn("rljax.rewards.pay:exponential"))
   c.roles.policy.model = fn("rljax.models.policy:decoder", width=64, layers=3, heads=4,
                             activation="relu", scan=False)
-  c.roles.policy.init = base(READ, KNOW)
+  c.roles.policy.init = base("read", "know")
   c.roles.ref = recipes.role(init="policy", train=False)
   c.updates.policy.objective.kl_coef = 0.2
   c.updates.policy.optimizer = fn("rljax.optim:adamw", lr=1e-3, warmup=5)
@@ -72,8 +69,8 @@ ARMS = {
     "exp08": {f"{FACTOR}.base": 0.8}, "otc": {FACTOR: fn("rljax.rewards.pay:otc")},
     "otc_strict": {FACTOR: fn("rljax.rewards.pay:otc", strict=True)},
     "confirm": {"memories.least.confirm": 2}, "no_kl": {KL: 0.0},
-    "leaky": {"roles.policy.init": base(shown("U", searches=(0.0, 0.8, 0.2)), KNOW, at_most=1.0)},
-    "cold": {"roles.policy.init": base(KNOW, at_least=0.0)},
+    "leaky": {"roles.policy.init": base("leak", "know", at_most=1.0)},
+    "cold": {"roles.policy.init": base("know", at_least=0.0)},
 }
 QUICK = {"steps": 240}
 _SEARCH = fn("rljax.envs.retrieval:bm25", corpus=fn("rljax.data.tool_tasks:fact_passages"))

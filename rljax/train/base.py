@@ -25,7 +25,7 @@ ConfigError, fn = config_lib.ConfigError, config_lib.fn
 def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float = 0.65,
             steps: int = 800, rows: int = 128, lr: float = 3e-3, seed: int = 0,
             problems: int = 500, tasks=None, skill=None, limits: dict | None = None,
-            rollout=None, answer=None, pack: tuple[int, int] = (0, 0)) -> PyTree:
+            rollout=None, answer=None, pack: tuple[int, int] = (0, 0), init=None) -> PyTree:
   """Trains the role's model on demonstrations of the run's tasks, a stated share of them wrong.
 
   The noise plants the skill: a model that imitates well is right in about 1 - noise of its samples,
@@ -51,6 +51,8 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
     answer: leaf of the rollout that answers `skill`; default in a single turn.
     pack: rows that the demonstrations of a step share and tokens of one, as of an update: quicker
       where most are much shorter than the limits.
+    init: leaf of the weights that it starts from, in place of random ones: another base, say, for
+      what has to be learned first.
 
   Raises:
     ConfigError: no evaluation set, or the band was missed.
@@ -63,6 +65,8 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
     config.eval.rollout = answer and answer.leaf
   config.limits.update(limits or {})
   config.updates.policy.pack, config.updates.policy.pack_length = pack
+  if init is not None:
+    config.roles.policy.init = init.leaf
   if rollout is not None:
     config.rollout = rollout.leaf
   if not config.evals:
