@@ -84,6 +84,13 @@ def test_packing_and_the_rollout_that_answers_reach_the_base(monkeypatch):
   assert found.value.args[0].eval.rollout is None and not found.value.args[0].updates.policy.pack
 
 
+def test_a_base_may_start_from_a_base():
+  first = dict(steps=2, rows=4, at_least=0.0, at_most=1.0, problems=8)
+  start = weights(setup_of(**first))
+  after = weights(setup_of(lr=0.0, init=fn("rljax.train.base:trained", **first)))
+  jax.tree.map(np.testing.assert_array_equal, start, after)
+
+
 def test_a_stage_starts_where_another_run_ended(own, capsys):
   config = config_lib.load(loop_test.TINY)
   before = weights(build.build(config_lib.load(loop_test.TINY)))
