@@ -9,16 +9,25 @@ from collections.abc import Sequence
 import numpy as np
 
 from rljax import rng, types
-from rljax.data import chains, memory, pairs
+from rljax.data import chains, memory, pairs, planted
+from rljax.data import tasks as tasks_lib
 from rljax.evals import pass_at_k
 from rljax.rewards import verify
 from rljax.types import Episode, Task
 
+STEPS = 5
 
 @verify.bounded
 def outcome(task: Task, text: str) -> float:
   """Verifier: the last value is right, whatever stands before it."""
   return float(text.rpartition("=")[2] == str(task.info["values"][-1]))
+
+
+def problems(*, split: str = "train", size: int = 0, min_steps: int = STEPS) -> tasks_lib.TaskSet:
+  """Chains of `min_steps` to 5 operations: 20,000 to train on, 300 to test."""
+  return planted.verified(verifier="experiments/rest-mcts-star.py:outcome", tasks=lambda: (
+      chains.running(steps=STEPS, min_steps=min_steps, operators="+-*", separator=";", restate=True,
+                     split=split, size=size or {"train": 20000, "test": 300}[split])))
 
 
 def flawed(task: Task, text: str) -> bool:

@@ -50,7 +50,7 @@ def get_config():
           "rljax.train.base:scorer", tasks=texts("train", 2000, 1), skill=texts("test", 300, 1),
           rollout=fn("rljax.rollouts.single_turn:compared", noise=0.15,
                      prefer=fn("experiments/par.py:annotator")),
-          steps=300, rows=32, at_least=0.6, from_policy=True))
+          steps=300, rows=32, at_least=0.6, init="policy"))
   c.rewards, c.reward_weights = {"gold": GOLD}, {"gold": 0.0}
   c.reward_deadline = 600.0  # models, on a machine that may be busy
   c.memories.shaped = fn("rljax.data.memory:shaped", reward=fn("rljax.rewards.model:score"),

@@ -57,7 +57,7 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
   Raises:
     ConfigError: no evaluation set, or the band was missed.
   """
-  config = _recipe(setup.config, noise, steps, rows, lr, seed, problems, tasks)
+  config = _recipe(setup, noise, steps, rows, lr, seed, problems, tasks)
   if skill is not None:
     config.evals = {"skill": skill.leaf}
     config.eval = recipes.sft().eval
@@ -84,7 +84,7 @@ def trained(setup, *, noise: float = 0.4, at_least: float = 0.3, at_most: float 
 
 def scorer(setup, *, tasks, skill, rollout=None, objective=None, at_least: float = 0.6,
            at_most: float = 1.0, steps: int = 300, rows: int = 32, lr: float = 1e-3, seed: int = 0,
-           problems: int = 200, limits: dict | None = None, from_policy: bool = False) -> PyTree:
+           problems: int = 200, limits: dict | None = None, init=None) -> PyTree:
   """Trains the role as a reward model on compared responses, to a stated accuracy.
 
   An ordinary run of the `reward_model` recipe in the cache folder, as in `trained`; a role "policy"
@@ -101,8 +101,8 @@ def scorer(setup, *, tasks, skill, rollout=None, objective=None, at_least: float
     seed: of the base, apart from the run's.
     problems: how many measure the skill.
     limits: {"prompt", "response"} of the base's own run; default the run's.
-    from_policy: begin with the weights of the policy's base, under a new head (InstructGPT,
-      https://arxiv.org/abs/2203.02155, section 3.5); False = with random ones.
+    init: leaf of the weights that it starts from, under a new head, or "policy" for those of the
+      policy's base (InstructGPT, https://arxiv.org/abs/2203.02155, section 3.5); default random.
 
   Raises:
     ConfigError: the accuracy was missed.
@@ -116,8 +116,8 @@ def scorer(setup, *, tasks, skill, rollout=None, objective=None, at_least: float
   c.roles.reward_model.head = parent.roles[setup.role].head
   if "policy" in parent.roles:
     c.roles.policy = recipes.role(parent.roles.policy.model, parent.roles.policy.init, train=False)
-  if from_policy:
-    c.roles.reward_model.init = "policy"
+  if init is not None:
+    c.roles.reward_model.init = init if isinstance(init, str) else init.leaf
   if rollout is not None:
     c.rollout = c.eval.rollout = rollout.leaf
   if objective is not None:
@@ -175,12 +175,12 @@ def _train_or_load(config, folder, role):
   return found[1][role].params, result
 
 
-def _recipe(parent, noise, steps, rows, lr, seed, problems, tasks):
-  c = recipes.sft()
+def _recipe(setup, noise, steps, rows, lr, seed, problems, tasks):
+  parent, c = setup.config, recipes.sft()
   c.name, c.seed, c.steps, c.prompts = "base", seed, steps, rows
   c.rollout.noise = noise
   c.tokenizer, c.tasks = parent.tokenizer, tasks.leaf if tasks else parent.tasks
-  c.roles.policy.model = parent.roles.policy.model
+  c.roles.policy.model = parent.roles[setup.role].model or parent.roles.policy.model
   c.limits = parent.limits.copy_and_resolve_references()
   c.sampling = parent.sampling
   for name in sorted(parent.evals)[:1]:

@@ -148,8 +148,15 @@ def test_a_reward_model_as_a_base(capsys):
 
 
 @pytest.mark.slow
-def test_a_reward_model_may_begin_with_the_policys_weights():
-  judge, policy = scorer_of(lr=0.0, from_policy=True)
+def test_a_reward_model_may_begin_with_other_weights():
+  judge, policy = scorer_of(lr=0.0, init="policy")
   np.testing.assert_array_equal(judge["embed"], policy["embed"])
   judge, policy = scorer_of(lr=0.0)
   assert np.abs(judge["embed"] - policy["embed"]).max() > 0.01
+  sums = fn("rljax.data.tasks:addition", digits=1)
+  writer = fn("rljax.train.base:trained", tasks=sums, skill=sums, steps=3, rows=4, at_least=0.0,
+              at_most=1.0, problems=8)
+  judge, _ = scorer_of(lr=0.0, init=writer)
+  again, _ = scorer_of(lr=0.0, init=writer, seed=1)  # another judge of the same beginning
+  np.testing.assert_array_equal(judge["embed"], again["embed"])
+  assert np.abs(judge["embed"] - policy["embed"]).max() > 1e-3  # three steps away
