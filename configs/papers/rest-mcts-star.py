@@ -32,8 +32,7 @@ def first_value():
 
 def get_config():
   c = recipes.sft()
-  c.name = "ReST-MCTS*"
-  c.steps = 60
+  c.name, c.steps = "ReST-MCTS*", 60
   c.tokenizer = fn("rljax.data.text:char", alphabet="0123456789+-*=;")
   c.tasks, c.evals.test = TRAIN, TEST
   c.limits.prompt, c.limits.response = 12, 31
