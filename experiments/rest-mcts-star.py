@@ -64,41 +64,44 @@ def worth(right_steps: int, wrong_steps: int, length: int) -> float:
   return v
 
 
-def partial(task: Task, steps: int, wrong_at: int, draws: np.random.Generator) -> list[int]:
-  """The first `steps` values; from step number `wrong_at` (0 = never) on they follow an error."""
-  values = list(task.info["values"])
-  if not 0 < wrong_at <= steps:
-    return values[:steps]
-  terms = chains.TERM.findall(task.prompt)
-  out = values[:wrong_at - 1]
-  out.append((values[wrong_at - 1] + int(draws.integers(1, 10))) % 10)
-  for op, digit in terms[wrong_at:steps]:
-    out.append(chains.APPLY[op](out[-1], int(digit)) % 10)
+def worked_out(task: Task, wrong_at: int, draws: np.random.Generator) -> list[str]:
+  """The steps of an answer, with a mistake at step number `wrong_at` (0 = none) from which the
+  others follow: half of the time it reads another operation or digit, else its value is wrong."""
+  terms, value, out = chains.TERM.findall(task.prompt), int(task.prompt[0]), []
+  misread, others = draws.random() < 0.5, [(o, str(d)) for o in chains.APPLY for d in range(10)]
+  for number, (op, digit) in enumerate(terms, 1):
+    if number == wrong_at and misread:
+      rest = [t for t in others if t != (op, digit)]
+      op, digit = rest[draws.integers(len(rest))]
+    new = chains.APPLY[op](value, int(digit)) % 10
+    if number == wrong_at and not misread:
+      new = (new + int(draws.integers(1, 10))) % 10
+    out.append(f"{value}{op}{digit}={new}")
+    value = new
   return out
 
 
 def labelled(samplers, tasks: Sequence[Task], key, *, role: str = "reward_model",
              group_size: int = 2, env=None, settings: dict | None = None) -> list[Episode]:
-  """Per task a right partial answer ("chosen") and one of as many steps with an error ("rejected").
+  """Per task a right answer ("chosen") and one with a mistake ("rejected"), a turn per step.
 
-  Both have an end token, and what they are worth in the column `target`. Nothing is sampled; one
-  task is always shown the same way.
+  Before each step and in the end, `return_BT` says what the partial answer is worth. Nothing is
+  sampled; one task is always shown the same way.
   """
   del key, group_size, env, settings
   tokenizer, out = samplers[role].tokenizer, []
+  end = types.Turn("assistant", np.array([tokenizer.eos_id], np.int32))
   for i, task in enumerate(tasks):
     draws, length = rng.host(0, "labelled", task.id), len(task.info["values"])
-    steps = int(draws.integers(1, length + 1))
-    wrong_at = int(draws.integers(1, steps + 1))
-    for source, at in (("chosen", 0), ("rejected", wrong_at)):
-      said = ";".join(chains.written(task.prompt, partial(task, steps, at, draws)))
-      said += ";" * (steps < length)
-      right = steps if at == 0 else at - 1
-      turns = (types.Turn("user", tokenizer.render(task.prompt), text=task.prompt),
-               types.Turn("assistant", tokenizer.response(said), text=said))
-      out.append(pairs.with_columns(
-          Episode(task, turns, group=i, info={"source": source, "role": role}),
-          target=worth(right, steps - right, length)))
+    for source, at in (("chosen", 0), ("rejected", int(draws.integers(1, length + 1)))):
+      steps = worked_out(task, at, draws)
+      said = [s + ";" * (k < length) for k, s in enumerate(steps, 1)]
+      turns = [types.Turn("assistant", tokenizer.encode(s), text=s) for s in said]
+      right = [k if not at else min(k, at - 1) for k in range(length + 1)]
+      out.append(pairs.with_turn_columns(
+          Episode(task, (types.Turn("user", tokenizer.render(task.prompt), text=task.prompt),
+                         *turns, end), group=i, info={"source": source, "role": role}),
+          return_BT=[worth(r, k - r, length) for k, r in enumerate(right)]))
   return out
 
 

@@ -85,8 +85,9 @@ def taught(samplers: Mapping, tasks: Sequence[types.Task], key, *, budget: int, 
   ReST-MCTS*, https://arxiv.org/abs/2406.03816, section 3. First of each task come right answers
   (info["role"] "policy"), the shortest first, then those of the highest value; then partial answers
   (info["role"] = `value_role`) with an end token, and what they were worth in the column `target`
-  (`mcts.process_values`). A tree without a right answer gives nothing. The search itself does not
-  see the answers. At most traces, and pairs, rows per task: set `rows` of the updates accordingly.
+  (`mcts.process_values`); one that fills limits.response without an end has no room for it and is
+  left out. A tree without a right answer gives nothing. The search itself does not see the answers.
+  At most traces, and pairs, rows per task: set `rows` of the updates accordingly.
 
   Args:
     budget: generated tokens per task, roll-outs included.
@@ -112,7 +113,7 @@ def taught(samplers: Mapping, tasks: Sequence[types.Task], key, *, budget: int, 
     for n in said[:traces]:
       out.append(types.Episode(task, tuple(n.dialogue.turns), group=number, status=types.STOP,
                                info={**info, "role": "policy"}))
-    nodes = list(worth)
+    nodes = [n for n in worth if n.dialogue.status == types.STOP or n.dialogue.left["response"]]
     order = rng.integers(rng.fold(key, "pairs", number), [(i, 0) for i in range(len(nodes))])
     for i in sorted(sorted(range(len(nodes)), key=order.__getitem__)[:pairs]):
       turns = tuple(nodes[i].dialogue.turns)

@@ -53,14 +53,16 @@ def test_a_partial_answer_is_worth_what_a_tree_says():
     assert values[node] == pytest.approx(rest.worth(right, wrong, 4)), (right, wrong)
 
 
-def test_an_error_is_followed_by_right_steps_from_it():
+def test_a_mistake_is_followed_by_right_steps_from_it():
   draws = np.random.default_rng(0)
   t = chain(values=(7, 4, 9), prompt="3+4-3+5=")
-  assert rest.partial(t, 2, 0, draws) == [7, 4]
+  assert rest.worked_out(t, 0, draws) == ["3+4=7", "7-3=4", "4+5=9"]
   for _ in range(20):
-    a, b, c = rest.partial(t, 3, 1, draws)
-    assert a != 7 and b == (a - 3) % 10 and c == (b + 5) % 10
-  assert rest.partial(t, 3, 3, draws)[:2] == [7, 4]
+    first, *later = rest.worked_out(t, 1, draws)
+    a = int(first[-1])
+    assert first != "3+4=7" and first[0] == "3"
+    assert later == [f"{a}-3={(a - 3) % 10}", f"{(a - 3) % 10}+5={(a + 2) % 10}"]
+  assert rest.worked_out(t, 3, draws)[:2] == ["3+4=7", "7-3=4"]
 
 
 def test_labelled_pairs():
@@ -69,16 +71,23 @@ def test_labelled_pairs():
   some = [tasks[i] for i in range(60)]
   out = rest.labelled({"reward_model": sampler}, some, jax.random.key(0), settings={})
   assert len(out) == 120
+  kinds = set()
   for good, bad in zip(out[::2], out[1::2]):
     assert (good.info["source"], bad.info["source"]) == ("chosen", "rejected")
-    assert good.response.count(";") == bad.response.count(";") and good.response != bad.response
-    assert good.info["columns"]["target"] > bad.info["columns"]["target"]
-    assert good.turns[1].tokens[-1] == sampler.tokenizer.eos_id
-    k = len(good.response.rstrip(";").split(";"))
-    steps = good.task.demo.split(";")
-    assert good.response.rstrip(";").split(";") == steps[:k]
-    assert good.response.endswith(";") == (k < 5)
-    assert good.info["columns"]["target"] == pytest.approx(k / 5)
+    assert good.response == good.task.demo and not rest.flawed(good.task, good.response)
+    assert rest.flawed(bad.task, bad.response)
+    assert good.turns[-1].tokens.tolist() == [sampler.tokenizer.eos_id]
+    assert good.info["turn_columns"]["return_BT"] == pytest.approx([k / 5 for k in range(6)])
+    right, wrong = good.response.split(";"), bad.response.split(";")
+    at = [x != y for x, y in zip(right, wrong)].index(True)
+    told = bad.info["turn_columns"]["return_BT"]
+    assert told[:at + 1] == pytest.approx([k / 5 for k in range(at + 1)])
+    assert all(v == pytest.approx(rest.worth(at, k, 5)) for k, v in enumerate(told[at:]))
+    assert told[-1] < at / 5 + 1e-9
+    kinds.add(right[at].partition("=")[0] == wrong[at].partition("=")[0])  # misread, miscalculated
+    for step, after in zip(wrong[at:], wrong[at + 1:]):
+      assert step[-1] == after[0]  # what follows, follows from the mistake
+  assert kinds == {True, False}
 
 
 def episode(text, correct, **info):
