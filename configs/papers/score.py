@@ -31,7 +31,7 @@ def stages(*steps, **parts):
   return fn("rljax.data.memory:stages", steps=steps, **parts)
 
 
-ONE, TWO = paid(first=0.0, later=0.0, kl=(10.0, 1.0)), paid(bonus=10.0)
+ONE, TWO = paid(first=0.0, later=0.0, kl=(2.0, 1.0)), paid(bonus=10.0)
 
 
 def get_config():
@@ -56,7 +56,7 @@ def get_config():
   c.roles.ref = recipes.role(init="policy", train=False)
   c.updates.policy = recipes.update(
       advantage=fn("rljax.advantages:chain", steps=(
-          fn("rljax.advantages:kl_reward", coef=0.01),
+          fn("rljax.advantages:kl_reward", coef=0.15),
           fn("rljax.advantages:segment_norm", key="segment_BT", scale_by_std=False))),
       objective=fn("rljax.objectives.pg:rloo"),
       optimizer=fn("rljax.optim:adamw", lr=2.5e-4, warmup=10))
