@@ -33,7 +33,7 @@ def base():
 def get_config():
   c = recipes.grpo()
   c.name = "Absolute Zero"
-  c.steps = 150
+  c.steps = 400
   c.tokenizer = fn("rljax.data.minilist:words")
   c.tasks, c.curriculum = fn("rljax.data.minilist:requests"), fn("rljax.data.curriculum:ordered")
   c.evals.all = problems()
