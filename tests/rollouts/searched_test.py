@@ -95,3 +95,14 @@ def test_a_tree_teaches_right_answers_and_what_partial_ones_were_worth():
 
 def test_a_tree_without_a_right_answer_teaches_nothing():
   assert teach(roles(), verify=lambda task, text: 0.0) == []
+
+
+def test_a_partial_answer_without_room_for_an_end_is_left_out():
+  def reply(context, seed):
+    return "ok" if np.random.SeedSequence(seed[1]).generate_state(1)[0] % 2 else "x" * 9
+  some = roles(reply)
+  some["policy"].limits["response"] = 4
+  out = teach(some, verify=lambda task, text: float(text == "ok"),
+              options={"depth": 1, "branch": 4, "step_tokens": 4, "accept": 2.0})
+  assert "ok" in {e.response for e in out}
+  assert all(sum(len(t.tokens) for t in e.turns[1:]) <= 4 for e in out)
