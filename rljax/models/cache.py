@@ -176,19 +176,39 @@ def visible(query_BS: Array, key_BC: Array, window: Array | int = 0) -> Array:
   return seen & ((gap_BSC < window) | (window == 0))
 
 
-def before(start_B: Array, first: int, size: int, position_BS: Array, window: Array | int = 0
-           ) -> Array:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Shared:
+  """Rows whose caches begin alike: what a group shares is read once for all of its rows.
+
+  Attributes:
+    length_B: int32, positions from 0 on that are read for the row's group; 0 = in no group. They
+      end where a segment ends.
+    rows_GR: int32, the rows of each group, B = none. The cache of the first is read. The groups
+      that share most come first.
+    count_N: int32, per segment of the cache, how many groups share it.
+  """
+
+  length_B: Array
+  rows_GR: Array
+  count_N: Array
+
+
+def before(start_B: Array, first: int, size: int, position_BS: Array, window: Array | int = 0,
+           shared: Shared | None = None) -> Array:
   """bool [B, S or 1, C]: which of `size` cached positions from `first` on new ones see: those
-  before the row's `start_B` and, with a window, near enough to the new position."""
+  before the row's `start_B`, not shared and, with a window, near enough to the new position."""
   at_1C = first + jnp.arange(size)[None, :]
   before_B1C = at_1C[:, None, :] < start_B[:, None, None]
+  if shared is not None:
+    before_B1C &= at_1C[:, None, :] >= shared.length_B[:, None, None]
   if isinstance(window, int) and not window:
     return before_B1C
   return before_B1C & visible(position_BS, at_1C, window)
 
 
 def attend(q_BSNH: Array, blocks: Sequence[tuple[Cache, Array]], *, scale: float,
-           softcap: float = 0.0, rows: int = 0) -> Array:
+           softcap: float = 0.0, rows: int = 0, shared: Shared | None = None) -> Array:
   """Softmax attention over several blocks of keys as if they were one, without joining them.
 
   Decoding reads the segments of a cache and the new keys as blocks, so that nothing is copied.
@@ -199,6 +219,7 @@ def attend(q_BSNH: Array, blocks: Sequence[tuple[Cache, Array]], *, scale: float
     scale: multiplies the scores. softcap: c in c tanh(scores / c), before the mask; 0 = off.
     rows: of the blocks between the first and the last, in which many rows may see nothing, read
       those that see something, so many at a time; 0 = all.
+    shared: with `rows`, of whose common positions no mask tells.
 
   Returns:
     [B, S, N, H]. Scores and softmax are float32. A query that sees nothing gets a finite value.
@@ -208,7 +229,7 @@ def attend(q_BSNH: Array, blocks: Sequence[tuple[Cache, Array]], *, scale: float
   q = jnp.transpose(q_BSNH.reshape(B, S, K, N // K, H), (0, 2, 3, 1, 4))
   q = q.reshape(B, K, N // K * S, H)
   if rows and len(blocks) > 2:
-    out = _attend_by_rows(q, blocks, scale, softcap, rows)
+    out = _attend_by_rows(q, blocks, scale, softcap, rows, shared)
   else:
     scores = [_scores(q, *block, scale, softcap) for block in blocks]
     joined = scores[0] if len(scores) == 1 else jnp.concatenate(scores, axis=-1)
@@ -240,7 +261,7 @@ def _values(weights_BKQC, cache, dtype):
   return jnp.einsum("bkqc,bkch->bkqh", weights_BKQC.astype(dtype), cache.v.astype(dtype))
 
 
-def _attend_by_rows(q_BKQH, blocks, scale, softcap, rows):
+def _attend_by_rows(q_BKQH, blocks, scale, softcap, rows, shared):
   """[B, K, Q, H]: softmax over the blocks, as (values, sum, maximum) of those read so far."""
   B, K, Q, H = q_BKQH.shape
   rows = max(1, min(rows, B // 2))
@@ -253,23 +274,44 @@ def _attend_by_rows(q_BKQH, blocks, scale, softcap, rows):
                            jnp.sum(weights, axis=-1, keepdims=True)], axis=-1)
     return jnp.concatenate([jnp.exp(seen[..., -1:] - top) * seen[..., :-1] + new, top], axis=-1)
 
-  nothing = jnp.zeros((B, K, Q, H + 2)).at[..., -1].set(MASKED)
-  seen = read(q_BKQH, *blocks[-1], nothing)  # each query sees itself
-  seen = read(q_BKQH, *blocks[0], seen)
-  for cache, mask in blocks[1:-1]:
-    needs_B = jnp.any(mask, axis=(1, 2))
+  def for_groups(n, cache, seen):
+    """The n-th segment, for the groups that share it: a group is one row of many queries."""
+    mask = jnp.ones((1, 1, cache.k.shape[2]), bool)
+
+    def turn(carry):
+      g, seen = carry
+      row = shared.rows_GR[g]
+      join = lambda x: jnp.moveaxis(
+          jnp.take(x, row, axis=0, mode="clip"), 0, 1).reshape(1, K, -1, x.shape[-1])
+      leader = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, row[0], 1), cache)
+      new = read(join(q_BKQH), leader, mask, join(seen))
+      new = jnp.moveaxis(new.reshape(K, len(row), Q, H + 2), 1, 0)
+      return g + 1, seen.at[row].set(new, mode="drop")
+    return jax.lax.while_loop(
+        lambda c: c[0] < shared.count_N[n], turn, (jnp.int32(0), seen))[1]
+
+  def for_some(needs_B, cache, mask, seen):
+    """The rows that see something of it, a few at a time if they are not many."""
     count, order = jnp.sum(needs_B), jnp.argsort(~needs_B)
     few, turns = 2 * count <= B, -(-count // rows)
 
-    def some(carry, cache=cache, mask=mask, order=order):
+    def some(carry):
       turn, seen = carry  # a row that sees nothing stays as it is
       row = jax.lax.dynamic_slice_in_dim(order, turn * rows, rows)
       new = read(*jax.tree.map(lambda x: x[row], (q_BKQH, cache, mask, seen)))
       return turn + 1, seen.at[row].set(new, unique_indices=True)
-
     # Two loops, of which one takes no turn: unlike a conditional they never copy the cache.
-    _, seen = jax.lax.while_loop(
-        lambda c, turns=turns, few=few: few & (c[0] < turns), some, (jnp.int32(0), seen))
-    _, seen = jax.lax.while_loop(
-        lambda c: c[0], lambda c: (False, read(q_BKQH, cache, mask, c[1])), (~few, seen))
+    _, seen = jax.lax.while_loop(lambda c: few & (c[0] < turns), some, (jnp.int32(0), seen))
+    return jax.lax.while_loop(
+        lambda c: c[0], lambda c: (False, read(q_BKQH, cache, mask, c[1])), (~few, seen))[1]
+
+  nothing = jnp.zeros((B, K, Q, H + 2)).at[..., -1].set(MASKED)
+  seen = read(q_BKQH, *blocks[-1], nothing)  # each query sees itself
+  for n, (cache, mask) in enumerate(blocks[:-1]):
+    if shared is not None:
+      seen = for_groups(n, cache, seen)
+    if n == 0 and shared is None:  # of the first one all see something
+      seen = read(q_BKQH, cache, mask, seen)
+    else:
+      seen = for_some(jnp.any(mask, axis=(1, 2)), cache, mask, seen)
   return (seen[..., :-2] / seen[..., -2:-1]).astype(q_BKQH.dtype)

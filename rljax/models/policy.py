@@ -208,8 +208,9 @@ class Policy:
     return _last(out.hidden, length_B), out.cache
 
   def extend(self, params: PyTree, tokens_BP: Array, length_B: Array, start_B: Array,
-             cache: cache_lib.Segments, media_BNHWC: Array | None = None):
-    """Reads tokens behind the first `start_B` that the cache holds of each row.
+             cache: cache_lib.Segments, media_BNHWC: Array | None = None,
+             shared: cache_lib.Shared | None = None):
+    """Reads tokens behind the first `start_B` that the cache holds of each row (`shared`: by some).
 
     Returns:
       Hidden state of each row's last token [B, D], and the new keys and values, a segment of
@@ -218,7 +219,8 @@ class Policy:
     at_BP = start_B[:, None] + jnp.arange(tokens_BP.shape[1], dtype=jnp.int32)[None, :]
     with self._active():
       out = transformer.forward(self.cfg, params, tokens_BP, at_BP, cache, keep_kv=True,
-                                embedded_BSD=self._embedded(params, tokens_BP, media_BNHWC))
+                                embedded_BSD=self._embedded(params, tokens_BP, media_BNHWC),
+                                shared=shared)
     return _last(out.hidden, length_B), out.cache
 
   def unstack(self, params: PyTree) -> PyTree:

@@ -224,11 +224,12 @@ def project(cfg: TransformerConfig, w: dict, name: str, x: Array, inputs: int = 
 
 class Where(NamedTuple):
   """Where the tokens of a call stand: positions; packed, their segment and the prefix it sees too;
-  `counted` are real."""
+  `counted` are real; `shared`, rows whose caches begin alike."""
 
   positions_BS: Array
   packed: tuple[Array, Array] | None
   counted_BS: Array | None
+  shared: cache_lib.Shared | None = None
 
 
 def attention(cfg: TransformerConfig, w: dict, x: Array, where: Where, rope, window, cache):
@@ -241,7 +242,7 @@ def attention(cfg: TransformerConfig, w: dict, x: Array, where: Where, rope, win
   scale = cfg.query_scale or cfg.head_dim ** -0.5
   rows = cfg.decode_rows if x.shape[1] == 1 else 0
   attend = functools.partial(cache_lib.attend, scale=scale, softcap=cfg.attention_softcap,
-                             rows=rows)
+                             rows=rows, shared=where.shared)
   at, packed = where.positions_BS, where.packed
 
   def over_new(q, at_q, packed_q):
@@ -254,7 +255,8 @@ def attention(cfg: TransformerConfig, w: dict, x: Array, where: Where, rope, win
   if cache is not None:
     blocks, first = [], 0
     for segment in cache:
-      seen = cache_lib.before(at[:, 0], first, cache_lib.size(segment), at, window)
+      seen = cache_lib.before(at[:, 0], first, cache_lib.size(segment), at, window,
+                              where.shared)
       blocks.append((segment, seen))
       first += cache_lib.size(segment)
     out = attend(q, [*blocks, over_new(q, at, packed)])
@@ -317,7 +319,8 @@ class Output(NamedTuple):
 def forward(cfg: TransformerConfig, params: PyTree, tokens_BS: Array,
             positions_BS: Array | None = None, cache: cache_lib.Segments | None = None, *,
             packed: tuple[Array, Array] | None = None, counted_BS: Array | None = None,
-            keep_kv: bool = False, embedded_BSD: Array | None = None) -> Output:
+            keep_kv: bool = False, embedded_BSD: Array | None = None,
+            shared: cache_lib.Shared | None = None) -> Output:
   """Runs the model on right-padded (or packed) rows, or behind what a cache holds of them.
 
   Args:
@@ -330,12 +333,13 @@ def forward(cfg: TransformerConfig, params: PyTree, tokens_BS: Array,
     counted_BS: float, 1 for real tokens: those in the router's balance loss. None = all.
     keep_kv: return this call's keys and values, a segment of capacity S.
     embedded_BSD: what stands at each position, where not all of it is `embed(tokens_BS)`.
+    shared: see `cache.attend`; of single tokens with `decode_rows` alone.
   """
   if positions_BS is None:  # one row for all: so are the rotations and the mask
     positions_BS = jnp.arange(tokens_BS.shape[1], dtype=jnp.int32)[None, :]
   x = embed(cfg, params, tokens_BS) if embedded_BSD is None else embedded_BSD
   x = sharding.constrain(x, ("batch", None, None))
-  where = Where(positions_BS, packed, counted_BS)
+  where = Where(positions_BS, packed, counted_BS, shared)
   x, new, router = layers(cfg, params["layers"], x, where, cache, keep_kv)
   hidden = rms_norm(cfg, x, params["norm"]["scale"])
   return Output(hidden, new, None if router is None else jnp.mean(router, axis=0))

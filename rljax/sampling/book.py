@@ -41,6 +41,9 @@ class Handle:
     return tokens[n:]
 
 
+Prompt = tuple[int, bytes]  # how many tokens; these and its media
+
+
 @dataclasses.dataclass(frozen=True)
 class Seat:
   """Where a request is to be answered.
@@ -66,11 +69,19 @@ class Book:
     self.slots, self.per_device = slots, slots // devices
     self.request: list[int | None] = [None] * slots
     self.keepers: list[set[Handle]] = [set() for _ in range(slots)]
-    self.prompt: list[bytes | None] = [None] * slots  # at the start of the cache
-    self.holders: dict[bytes, set[int]] = {}  # the slots of a prompt
+    self.prompt: list[Prompt | None] = [None] * slots  # at the start of the cache
+    self.holders: dict[Prompt, set[int]] = {}  # the slots of a prompt
     self.read: list[np.ndarray | None] = [None] * slots  # all tokens before the response
     self._age = [0] * slots
     self._clock = itertools.count(1)
+
+  def alike(self, slots: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """(its tokens, places in `slots`) of every prompt that live ones of these slots begin with."""
+    found: dict[Prompt, list[int]] = {}
+    for place, s in enumerate(slots):
+      if self.request[s] is not None and self.prompt[s] is not None:
+        found.setdefault(self.prompt[s], []).append(place)
+    return [(prompt[0], places) for prompt, places in found.items()]
 
   # --- what the engine reports ---
 
@@ -152,7 +163,8 @@ class Book:
       del near[slot]
     tokens = np.concatenate([parent.tokens[start:], tail])
     self.release(parent)
-    self._holds(slot, self.prompt[source])
+    prompt = self.prompt[source]
+    self._holds(slot, prompt if prompt and prompt[0] <= start else None)
     self.request[slot], self.read[slot] = index, np.concatenate([parent.tokens, tail])
     return Seat(index, slot, tokens, source, start)
 
@@ -166,7 +178,7 @@ class Book:
       share: whether the prompt may be copied from a slot that holds it.
       sight: of its media; a prompt is the same only with the same one.
     """
-    name = prompt.tobytes() + sight if share else None
+    name = (len(prompt), prompt.tobytes() + sight) if share else None
     same = self.holders.get(name, ())
     device_of = lambda s: s // self.per_device
     holders = sorted(s for s in same if s not in taken)

@@ -83,6 +83,9 @@ class Engine:
     # A program per number of segments that are read; one, where each row reads what it reaches.
     windows = range(1, len(self.segments) + 1)
     self._windows = windows[-1:] if self.policy.cfg.decode_rows else windows
+    # Slots of one prompt read it once, where rows are read apart and a segment can be full of it.
+    self._shares = (self.policy.cfg.decode_rows and not self.policy.cfg.window
+                    and self.buckets[-1] >= self.segments[0])
     self.mesh = mesh if mesh is not None and mesh.size > 1 else None
     self._given_mesh = mesh
     self.devices = mesh.shape["data"] if self.mesh else 1
@@ -150,10 +153,10 @@ class Engine:
         self._device(self._extend, params, self._writer.write([], [], bucket, extend=True), key)
     one = np.int32(1)
     for window in self._windows:
-      self._device(self._chunks[window], params, one, one)
+      self._device(self._chunks[window], params, one, one, self._shared(self._per_device))
       for size in self._sizes[:-1]:
         none = np.full(self.devices * size, self._per_device, np.int32)
-        self._device(self._few[window], params, none, one, one)
+        self._device(self._few[window], params, none, one, one, self._shared(size))
     jax.device_get(self._collect(self._slots, np.zeros(self._batch, np.int32)))
 
   # --- device programs ---
@@ -189,11 +192,11 @@ class Engine:
     self._extend = jit(bind(slots_lib.extend, block=block), whole, specs, rows, whole)
     self._chunks = {
         n: jit(bind(slots_lib.chunk, segments=n, alternatives=self.alternatives),
-               whole, specs, whole, whole)
+               whole, specs, whole, whole, rows)
         for n in self._windows}
     self._few = {
         n: jit(bind(slots_lib.few, segments=n, alternatives=self.alternatives),
-               whole, specs, rows, whole, whole)
+               whole, specs, rows, whole, whole, rows)
         for n in self._windows}
     self._collect = jax.jit(slots_lib.collect)
     # One jitted copy per update on several devices or of unrolled layers; else the very arrays.
@@ -247,7 +250,8 @@ class Engine:
         out[f"{name} {bucket}"] = call, (params, slots, each(orders, rows), key)
     ends = np.cumsum(self.segments)
     for window in self._windows:
-      out[f"chunk {ends[window - 1]}"] = self._chunks[window], (params, slots, n, n)
+      out[f"chunk {ends[window - 1]}"] = self._chunks[window], (
+          params, slots, n, n, each(self._shared(self._per_device), rows))
     return out
 
   def _hand_over(self, params):
@@ -270,8 +274,9 @@ class Engine:
     """Runs one program on the slots and waits for it."""
     began = time.perf_counter()
     if self.mesh:
-      args = [jax.device_put(x, self._rows if isinstance(x, slots_lib.Orders) or (
-          isinstance(x, np.ndarray) and x.ndim) else self._whole) for x in args]
+      args = [jax.device_put(x, self._rows if isinstance(x, slots_lib.Orders | cache_lib.Shared)
+                             or isinstance(x, np.ndarray) and x.ndim else self._whole)
+              for x in args]
     self._slots = call(params, self._slots, *args)
     jax.block_until_ready(self._slots.live_S)
     self.stats.device_s += time.perf_counter() - began
@@ -279,7 +284,7 @@ class Engine:
   # --- serving ---
 
   def _serve(self, params, requests, key, watch):
-    queue = self._queue(requests)
+    queue = request_lib.queue(requests)
     done: list[Completion | None] = [None] * len(requests)
     context = np.zeros(self.slots, np.int64)
     while queue or self.book.live():
@@ -295,16 +300,6 @@ class Engine:
           watch(self.book.request[slot], tokens[slot, :state[1][slot]])
       self._finish(requests, [i for i in live if not state[0][i]], state, done)
     return done
-
-  def _queue(self, requests):
-    """Longest first; requests of one prompt side by side; conversations that hold a slot lead."""
-    group: dict[bytes, int] = {}
-    name = lambda r: np.asarray(r.prompt, np.int32).tobytes() + r.sight
-    for r in requests:
-      group.setdefault(name(r), len(group))
-    order = sorted(range(len(requests)), key=lambda i: (
-        requests[i].parent is None, -requests[i].max_tokens, group[name(requests[i])]))
-    return order[::-1]  # a stack: the next one is last
 
   def _seat(self, params, requests, queue, key, context):
     """Gives free slots to requests and reads their prompts."""
@@ -363,22 +358,30 @@ class Engine:
     ends = np.cumsum(self.segments)
     window = next((n for n in self._windows if ends[n - 1] >= longest + min(steps, 16)), len(ends))
     steps = np.int32(max(1, min(steps, int(ends[window - 1] - longest))))
+    n = self._per_device
+    parts = [[s for s in live if s // n == d] for d in range(self.devices)]
+    size = n if waiting else next(m for m in self._sizes if m >= max(map(len, parts)))
     if waiting:  # a slot that waits for its neighbours is lost; so is a pass for one new prompt
-      self._device(self._chunks[window], params, steps, np.int32(max(1, self._per_device // 10)))
-      return
-    parts = [[s % self._per_device for s in live if s // self._per_device == d]
-             for d in range(self.devices)]
-    size = next(n for n in self._sizes if n >= max(map(len, parts)))
-    smaller = max((n for n in self._sizes if n < size), default=-1)
-    # Look again when a smaller part will do.
-    done = np.int32(max(max(map(len, parts)) - smaller, 1))
-    if size == self._per_device:
-      self._device(self._chunks[window], params, steps, done)
-      return
-    slots = np.full((self.devices, size), self._per_device, np.int32)
-    for d, part in enumerate(parts):
-      slots[d, :len(part)] = part
-    self._device(self._few[window], params, slots.reshape(-1), steps, done)
+      done = max(1, n // 10)
+    else:  # look again when a smaller part will do
+      smaller = max((m for m in self._sizes if m < size), default=-1)
+      done = max(max(map(len, parts)) - smaller, 1)
+    if size == n:
+      call, args = self._chunks[window], ()
+      parts = [range(d * n, d * n + n) for d in range(self.devices)]
+    else:
+      slots = np.full((self.devices, size), n, np.int32)
+      for d, part in enumerate(parts):
+        slots[d, :len(part)] = np.asarray(part, int) % n
+      call, args = self._few[window], (slots.reshape(-1),)
+    self._device(call, params, *args, steps, np.int32(done), self._shared(size, parts))
+
+  def _shared(self, size, parts=()):
+    """What is shared by the slots of each device's part; None = nothing ever is, here."""
+    if not self._shares:
+      return None
+    alike = [self.book.alike(part) for part in parts] or [[]] * self.devices
+    return orders_lib.shared(alike, size, self.segments)
 
   def _finish(self, requests, ended, state, done):
     _, length, context, stopped = state

@@ -8,10 +8,39 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from rljax.models import cache as cache_lib
 from rljax.sampling import decode
 from rljax.sampling import request as request_lib
 from rljax.sampling.book import Seat
 from rljax.sampling.slots import Orders
+
+SHARERS = 16  # slots that read what they share together
+LEAST = 4  # fewer read it one by one
+
+
+def shared(alike: Sequence[Sequence[tuple[int, list[int]]]], size: int, segments: Sequence[int]
+           ) -> cache_lib.Shared:
+  """What slots share, of each device's `size` of them.
+
+  Args:
+    alike: per device, (tokens of a prompt, the slots that hold it); see `Book.alike`.
+    segments: capacities of the cache's segments; a part of one is not shared.
+  """
+  ends, groups = np.cumsum(segments), max(size // LEAST, 1)
+  length = np.zeros((len(alike), size), np.int32)
+  rows = np.full((len(alike), groups, SHARERS), size, np.int32)
+  count = np.zeros((len(alike), len(segments)), np.int32)
+  for device, prompts in enumerate(alike):
+    g = 0
+    for tokens, slots in sorted(prompts, key=lambda p: -p[0]):
+      whole = int(np.searchsorted(ends, tokens, side="right"))
+      for at in range(0, len(slots), SHARERS):
+        some = slots[at:at + SHARERS]
+        if whole and len(some) >= LEAST:
+          rows[device, g, :len(some)], length[device, some] = some, ends[whole - 1]
+          count[device, :whole] += 1
+          g += 1
+  return cache_lib.Shared(length.reshape(-1), rows.reshape(-1, SHARERS), count.reshape(-1))
 
 
 class Writer:

@@ -201,15 +201,15 @@ def _start(slots: Slots, orders: Orders, hidden_AD: Array, key: Array) -> Slots:
       tokens_ST=put(slots.tokens_ST, orders.tokens_AT))
 
 
-def few(policy, params: PyTree, slots: Slots, slot_A: Array, steps: Array, done: Array, *,
-        segments: int, alternatives: int) -> Slots:
+def few(policy, params: PyTree, slots: Slots, slot_A: Array, steps: Array, done: Array,
+        shared: cache_lib.Shared | None = None, *, segments: int, alternatives: int) -> Slots:
   """`chunk` for these slots alone (int32 [A]; S = none): a step over few live slots costs less."""
   near, far = slots.cache[:segments], slots.cache[segments:]
   rows = slots.replace(cache=(), used_1=None, rows_1=None)
   part = jax.tree.map(lambda x: jnp.take(x, slot_A, axis=0, mode="clip"), rows).replace(
       cache=cache_lib.take_rows(near, slot_A), used_1=slots.used_1, rows_1=slots.rows_1)
   real_A = slot_A < slots.context_S.shape[0]
-  part = chunk(policy, params, part.replace(live_S=part.live_S & real_A), steps, done,
+  part = chunk(policy, params, part.replace(live_S=part.live_S & real_A), steps, done, shared,
                segments=segments, alternatives=alternatives)
   back = lambda old, new: old.at[slot_A].set(new, mode="drop")
   return jax.tree.map(back, rows, part.replace(cache=(), used_1=None, rows_1=None)).replace(
@@ -217,12 +217,13 @@ def few(policy, params: PyTree, slots: Slots, slot_A: Array, steps: Array, done:
       rows_1=part.rows_1)
 
 
-def chunk(policy, params: PyTree, slots: Slots, steps: Array, done: Array, *, segments: int,
-          alternatives: int) -> Slots:
+def chunk(policy, params: PyTree, slots: Slots, steps: Array, done: Array,
+          shared: cache_lib.Shared | None = None, *, segments: int, alternatives: int) -> Slots:
   """Draws up to `steps` tokens in every live slot; returns as soon as `done` slots have finished.
 
   Args:
     steps, done: int32, traced.
+    shared: slots that hold one prompt; of `few`, as numbers of its rows.
     segments: so many of the cache's segments are read; they must cover every position to come.
   """
   began = jnp.sum(slots.live_S)
@@ -239,7 +240,7 @@ def chunk(policy, params: PyTree, slots: Slots, steps: Array, done: Array, *, se
     slots, token_S = _draw(policy, params, slots, alternatives)
     # A loop of at most one turn: unlike a conditional it never copies the cache.
     _, slots = jax.lax.while_loop(
-        lambda c: c[0], lambda c: (False, _read(policy, params, c[1], token_S, drew_S)),
+        lambda c: c[0], lambda c: (False, _read(policy, params, c[1], token_S, drew_S, shared)),
         (jnp.any(slots.live_S), slots))
     return n + 1, slots
 
@@ -276,10 +277,11 @@ def _draw(policy, params, slots: Slots, alternatives: int) -> tuple[Slots, Array
   return slots, out.token_S
 
 
-def _read(policy, params, slots: Slots, token_S: Array, drew_S: Array) -> Slots:
+def _read(policy, params, slots: Slots, token_S: Array, drew_S: Array, shared) -> Slots:
   """Every slot that drew reads its token, the last one of a response too."""
   hidden_SD, new = policy.extend(
-      params, token_S[:, None], jnp.ones_like(token_S), slots.context_S, slots.cache)
+      params, token_S[:, None], jnp.ones_like(token_S), slots.context_S, slots.cache,
+      shared=shared)
   cache = cache_lib.write(
       slots.cache, new, slots.context_S, _after(hidden_SD, drew_S.astype(jnp.int32)))
   return slots.replace(

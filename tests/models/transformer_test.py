@@ -168,3 +168,30 @@ def test_reading_only_the_rows_that_reach_a_segment(bits, softcap, share, reachi
   whole, rows = (jax.jit(lambda q, n=n: cache_lib.attend(
       q, blocks, scale=0.7, softcap=softcap, rows=n))(q) for n in (0, 3))
   np.testing.assert_allclose(rows, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits, share", [(0, 1), (8, 2)])
+def test_what_a_group_of_rows_shares_is_read_from_its_first_row(bits, share):
+  rs = np.random.default_rng(0)
+  B, K, H, sizes = 8, 2, 4, (4, 4, 6)
+  start = jnp.asarray([9, 11, 8, 13, 10, 4, 7, 2])
+  groups = [[1, 3, 0], [4, 6, 5]]  # the first shares 8 positions, the second 4
+  shared = cache_lib.Shared(jnp.asarray([8, 8, 0, 8, 4, 4, 4, 0]),
+                            jnp.asarray([[*g, B] for g in groups]), jnp.asarray([2, 1, 0]))
+  q = jnp.asarray(rs.normal(size=(B, 1, K * share, H)), jnp.float32)
+  new = cache_lib.Cache(*jnp.asarray(rs.normal(size=(2, B, K, 1, H)), jnp.float32))
+  full = rs.normal(size=(2, B, K, sum(sizes), H)).astype(np.float32)
+  full[:, [3, 0], :, :8], full[:, [6, 5], :, :4] = full[:, [1], :, :8], full[:, [4], :, :4]
+  spoilt = full.copy()  # of the others of a group, it is not even looked at
+  spoilt[:, [3, 0], :, :8], spoilt[:, [6, 5], :, :4] = 77, 77
+
+  def out(kv, shared, rows):
+    blocks, first = [], 0
+    for c in sizes:
+      segment = cache_lib.Cache(*jnp.asarray(kv[..., first:first + c, :]))
+      blocks.append((segment.quantized() if bits else segment,
+                     cache_lib.before(start, first, c, start[:, None], shared=shared)))
+      first += c
+    return jax.jit(lambda q: cache_lib.attend(
+        q, [*blocks, (new, jnp.ones((1, 1, 1), bool))], scale=0.7, rows=rows, shared=shared))(q)
+  np.testing.assert_allclose(out(spoilt, shared, 3), out(full, None, 0), atol=1e-5)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from rljax.sampling import book as book_lib
+from rljax.sampling import orders as orders_lib
 
 A, B = np.array([1, 2, 3]), np.array([4, 5])
 
@@ -136,3 +137,41 @@ def test_new_weights_end_all_caches():
   book.forget()
   assert handle.slot is None and numbers(book.free()) == [0, 1]
   assert seat(book, 1, A).source == -1
+
+
+def test_a_slot_that_goes_on_before_the_end_of_its_prompt_holds_it_no_longer():
+  book = book_lib.Book(2)
+  for cut, source in (((1, 2, 3, 7), 0), ((1, 2, 7), -1)):
+    book.forget()
+    slot = seat(book, 0, A, [0]).slot
+    handle = book_lib.Handle(np.array([1, 2, 3, 9]), 4, slot)
+    book.finish(slot, handle)
+    tail = handle.trim(np.array(cut))
+    assert book.seat_parent(1, handle, tail, book.free()).start == len(cut) - 1
+    assert seat(book, 2, A, [1]).source == source
+    book.finish(0, None)
+    book.finish(1, None)
+
+
+def test_slots_of_one_prompt():
+  book = book_lib.Book(6)
+  for i, prompt in enumerate((A, B, A, A)):
+    seat(book, i, prompt, [i])
+  book.finish(2, None)
+  assert book.alike(range(6)) == [(3, [0, 3]), (2, [1])]
+  assert book.alike([3, 1, 0]) == [(3, [0, 2]), (2, [1])]
+  assert book.alike([2, 5]) == []
+
+
+def test_what_slots_share_is_told_in_whole_segments():
+  prompts = [(70, [0, 2, 4, 6, 8]), (200, list(range(10, 30))), (64, [31, 30, 9, 7]),
+             (500, [1, 3, 5]), (63, [32, 33, 34, 35])]
+  told = orders_lib.shared([prompts, []], 40, (64, 64, 64, 64, 256))
+  assert told.length_B.shape == (80,) and told.rows_GR.shape == (20, 16)
+  length = np.zeros(80, int)
+  length[10:26], length[26:30], length[[0, 2, 4, 6, 8, 31, 30, 9, 7]] = 192, 192, 64
+  np.testing.assert_array_equal(told.length_B, length)  # 3 are too few, 63 tokens fill nothing
+  groups = [[r for r in row if r < 40] for row in told.rows_GR.tolist()]
+  assert groups[:4] == [list(range(10, 26)), list(range(26, 30)), [0, 2, 4, 6, 8], [31, 30, 9, 7]]
+  assert not any(groups[4:])
+  assert told.count_N.reshape(2, 5).tolist() == [[4, 2, 2, 0, 0], [0] * 5]
