@@ -102,7 +102,7 @@ class Engine:
     # When the queue is empty and few slots are live, only so many are decoded.
     part = self._per_device
     self._sizes = [n for n in (part // 8, part // 2) if n >= 4] + [part]
-    self._batch = min(slots, 32)  # responses fetched at a time
+    self._batch = min(slots, max(32, slots // 4))  # responses fetched at a time
     self._programs()
     self._reset()
     self.stats = Stats()

@@ -60,6 +60,10 @@ class Writer:
     # Rarely needed and large: sent once, not with every order.
     self._no_mask = np.zeros((slots, self.words), np.uint32)
     self._no_tokens = np.zeros((slots, limit), np.int32)
+    self._no_sequences = np.full(
+        (slots, request_lib.STOP_SEQUENCES, request_lib.STOP_LENGTH), -1, np.int32)
+    words = jax.random.key_data(jax.random.key(0)).shape[-1]
+    self._no_keys = np.zeros((slots, words), np.uint32)
     self._no_media = np.zeros((slots, *media), np.uint8) if media else None
 
   def settings(self, requests: Sequence[request_lib.Request], at: Sequence[int]
@@ -67,14 +71,14 @@ class Writer:
     """The requests' settings in rows `at` of S; key_SK is filled in on the device."""
     def column(dtype, fill, get, *shape):
       out = np.full((self.slots, *shape), fill, dtype)
-      for row, r in zip(at, requests):
-        out[row] = get(r)
+      if at:
+        out[at] = [get(r) for r in requests]
       return out
-    K = jax.random.key_data(jax.random.key(0)).shape[-1]
     Q, W = request_lib.STOP_SEQUENCES, request_lib.STOP_LENGTH
     masked = any(r.allowed is not None for r in requests)
+    said = any(r.stop_sequences for r in requests)
     return decode.Settings(
-        key_SK=np.zeros((self.slots, K), np.uint32),
+        key_SK=self._no_keys,
         temperature_S=column(np.float32, 1.0, lambda r: 1.0 if r.greedy else r.temperature),
         top_k_S=column(np.int32, 0, lambda r: r.top_k),
         top_p_S=column(np.float32, 1.0, lambda r: r.top_p),
@@ -83,12 +87,12 @@ class Writer:
         limit_S=column(np.int32, 0, lambda r: r.max_tokens),
         forced_S=column(np.int32, 0, lambda r: len(r.forced)),
         stop_SE=column(np.int32, -1, self._stops, request_lib.STOP_IDS),
-        stop_SQW=column(np.int32, -1, _sequences, Q, W),
+        stop_SQW=column(np.int32, -1, _sequences, Q, W) if said else self._no_sequences,
         allowed_SM=column(np.uint32, 0, self._mask, self.words) if masked else self._no_mask,
         masked_S=column(bool, False, lambda r: r.allowed is not None))
 
   def _stops(self, r):
-    ids = sorted({*self.stop_ids, *r.stop_ids})
+    ids = sorted({*self.stop_ids, *r.stop_ids}) if len(r.stop_ids) else self.stop_ids
     return ids + [-1] * (request_lib.STOP_IDS - len(ids))
 
   def _mask(self, r):
