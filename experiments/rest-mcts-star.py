@@ -15,7 +15,8 @@ from rljax.evals import pass_at_k
 from rljax.rewards import verify
 from rljax.types import Episode, Task
 
-STEPS = 5
+STEPS, MODULUS = 5, 5
+
 
 @verify.bounded
 def outcome(task: Task, text: str) -> float:
@@ -24,10 +25,11 @@ def outcome(task: Task, text: str) -> float:
 
 
 def problems(*, split: str = "train", size: int = 0, min_steps: int = STEPS) -> tasks_lib.TaskSet:
-  """Chains of `min_steps` to 5 operations: 20,000 to train on, 300 to test."""
+  """Chains of `min_steps` to 5 operations modulo 5: 20,000 to train on, 300 to test."""
   return planted.verified(verifier="experiments/rest-mcts-star.py:outcome", tasks=lambda: (
-      chains.running(steps=STEPS, min_steps=min_steps, operators="+-*", separator=";", restate=True,
-                     split=split, size=size or {"train": 20000, "test": 300}[split])))
+      chains.running(steps=STEPS, min_steps=min_steps, modulus=MODULUS, operators="+-*",
+                     separator=";", restate=True, split=split,
+                     size=size or {"train": 20000, "test": 300}[split])))
 
 
 def flawed(task: Task, text: str) -> bool:
@@ -65,19 +67,13 @@ def worth(right_steps: int, wrong_steps: int, length: int) -> float:
 
 
 def worked_out(task: Task, wrong_at: int, draws: np.random.Generator) -> list[str]:
-  """The steps of an answer, with a mistake at step number `wrong_at` (0 = none) from which the
-  others follow: half of the time it reads another operation or digit, else its value is wrong."""
-  terms, value, out = chains.TERM.findall(task.prompt), int(task.prompt[0]), []
-  misread, others = draws.random() < 0.5, [(o, str(d)) for o in chains.APPLY for d in range(10)]
-  for number, (op, digit) in enumerate(terms, 1):
-    if number == wrong_at and misread:
-      rest = [t for t in others if t != (op, digit)]
-      op, digit = rest[draws.integers(len(rest))]
-    new = chains.APPLY[op](value, int(digit)) % 10
-    if number == wrong_at and not misread:
-      new = (new + int(draws.integers(1, 10))) % 10
-    out.append(f"{value}{op}{digit}={new}")
-    value = new
+  """The steps of an answer, with a wrong value at step number `wrong_at` (0 = none) from which the
+  others follow."""
+  value, out = int(task.prompt[0]), []
+  for number, (op, digit) in enumerate(chains.TERM.findall(task.prompt), 1):
+    new = chains.APPLY[op](value, int(digit)) + (number == wrong_at) * draws.integers(1, MODULUS)
+    out.append(f"{value}{op}{digit}={new % MODULUS}")
+    value = new % MODULUS
   return out
 
 

@@ -1,6 +1,6 @@
 """ReST-MCTS*: a tree search led by process values, and self-training on what it finds.
 
-https://arxiv.org/abs/2406.03816. Here: chains of five operations on digits, one step each. Two
+https://arxiv.org/abs/2406.03816. Here: chains of five operations modulo 5, one step each. Two
 iterations: policy and value model of its beginning search; the policy imitates right traces, the
 value model learns what partial answers were worth. All arms may generate as many tokens per
 problem. Arms without training compare searches.
@@ -23,11 +23,11 @@ SMALL = dict(width=64, heads=4, activation="relu", scan=False)
 def first_value():
   """V_0: it writes chains before it judges them, and judges short ones, too, or it never learns."""
   some = dict(tasks=fn("experiments/rest-mcts-star.py:problems", size=200000, min_steps=1),
-              skill=TEST, rows=96)
-  writes = fn("rljax.train.base:trained", noise=0.0, steps=800, at_least=0.9, at_most=1.0, **some)
+              skill=TEST, rows=96, lr=3e-3)
+  writes = fn("rljax.train.base:trained", noise=0.0, steps=500, at_least=0.9, at_most=1.0, **some)
   return fn("rljax.train.base:scorer", rollout=fn("experiments/rest-mcts-star.py:labelled"),
             steps=2000, objective=fn("rljax.objectives.value:clipped", clip=None), init=writes,
-            at_least=0.9, **some)
+            at_least=0.85, **some)
 
 
 def get_config():
@@ -44,7 +44,7 @@ def get_config():
   c.rewards = {"correct": fn("rljax.rewards.verify:task_verifier")}
   c.memories.kept = fn("experiments/rest-mcts-star.py:kept")
   c.roles.policy.model = fn("rljax.models.policy:decoder", layers=2, **SMALL)
-  c.roles.policy.init = fn("rljax.train.base:trained", noise=0.0, steps=340, rows=64,
+  c.roles.policy.init = fn("rljax.train.base:trained", noise=0.0, steps=250, rows=64,
                            tasks=TRAIN, skill=TEST, at_least=0.4, at_most=0.6)
   judge = dict(model=fn("rljax.models.policy:decoder", layers=3, **SMALL),
                head=fn("rljax.models.heads:head"))

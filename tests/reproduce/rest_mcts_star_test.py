@@ -55,14 +55,14 @@ def test_a_partial_answer_is_worth_what_a_tree_says():
 
 def test_a_mistake_is_followed_by_right_steps_from_it():
   draws = np.random.default_rng(0)
-  t = chain(values=(7, 4, 9), prompt="3+4-3+5=")
-  assert rest.worked_out(t, 0, draws) == ["3+4=7", "7-3=4", "4+5=9"]
+  t = chain(values=(2, 4, 2), prompt="3+4-3+3=")
+  assert rest.worked_out(t, 0, draws) == ["3+4=2", "2-3=4", "4+3=2"]
   for _ in range(20):
     first, *later = rest.worked_out(t, 1, draws)
     a = int(first[-1])
-    assert first != "3+4=7" and first[0] == "3"
-    assert later == [f"{a}-3={(a - 3) % 10}", f"{(a - 3) % 10}+5={(a + 2) % 10}"]
-  assert rest.worked_out(t, 3, draws)[:2] == ["3+4=7", "7-3=4"]
+    assert first != "3+4=2" and first[:4] == "3+4="
+    assert later == [f"{a}-3={(a - 3) % 5}", f"{(a - 3) % 5}+3={a % 5}"]
+  assert rest.worked_out(t, 3, draws)[:2] == ["3+4=2", "2-3=4"]
 
 
 def test_labelled_pairs():
@@ -71,7 +71,7 @@ def test_labelled_pairs():
   some = [tasks[i] for i in range(60)]
   out = rest.labelled({"reward_model": sampler}, some, jax.random.key(0), settings={})
   assert len(out) == 120
-  kinds = set()
+  offsets = set()
   for good, bad in zip(out[::2], out[1::2]):
     assert (good.info["source"], bad.info["source"]) == ("chosen", "rejected")
     assert good.response == good.task.demo and not rest.flawed(good.task, good.response)
@@ -84,10 +84,11 @@ def test_labelled_pairs():
     assert told[:at + 1] == pytest.approx([k / 5 for k in range(at + 1)])
     assert all(v == pytest.approx(rest.worth(at, k, 5)) for k, v in enumerate(told[at:]))
     assert told[-1] < at / 5 + 1e-9
-    kinds.add(right[at].partition("=")[0] == wrong[at].partition("=")[0])  # misread, miscalculated
+    assert right[at][:-1] == wrong[at][:-1]  # miscalculated, not misread
+    offsets.add((int(wrong[at][-1]) - int(right[at][-1])) % 5)
     for step, after in zip(wrong[at:], wrong[at + 1:]):
       assert step[-1] == after[0]  # what follows, follows from the mistake
-  assert kinds == {True, False}
+  assert offsets == {1, 2, 3, 4}
 
 
 def episode(text, correct, **info):
