@@ -228,7 +228,7 @@ def attend(q_BSNH: Array, blocks: Sequence[tuple[Cache, Array]], *, scale: float
   K = blocks[0][0].k.shape[1]
   q = jnp.transpose(q_BSNH.reshape(B, S, K, N // K, H), (0, 2, 3, 1, 4))
   q = q.reshape(B, K, N // K * S, H)
-  if rows and len(blocks) > 2:
+  if rows and (len(blocks) > 2 or shared is not None):
     out = _attend_by_rows(q, blocks, scale, softcap, rows, shared)
   else:
     scores = [_scores(q, *block, scale, softcap) for block in blocks]
