@@ -10,6 +10,7 @@ import numpy as np
 from rljax import sharding, types
 from rljax.models import heads, policy
 from rljax.sampling import engine as engine_lib
+from rljax.sampling import orders
 from tests.models import transformer_test
 
 B, S, T, V = 8, 10, 5, 16
@@ -49,13 +50,18 @@ def run(model, params, batch):
 
 
 def sample(model, params, mesh):
-  """Tokens and log-probabilities of 20 requests in 8 slots, and where the cache lies then."""
-  engine = engine_lib.Engine(model, stop_ids=(1,), slots=8, prompt_buckets=(4,), max_tokens=6,
+  """Tokens and log-probabilities of 40 requests in 32 slots, eight of them for one prompt that is
+  read once while they decode; and where the cache lies then."""
+  engine = engine_lib.Engine(model, stop_ids=(1,), slots=32, prompt_buckets=(4, 64), max_tokens=6,
                              mesh=mesh)
-  rs = np.random.default_rng(1)
+  rs, told, tell = np.random.default_rng(1), [], orders.shared
+  orders.shared = lambda *a: told.append(tell(*a)) or told[-1]
+  long = rs.integers(2, V, 64).astype(np.int32)
   done = engine.generate(params, [
-      engine_lib.Request(rs.integers(2, V, 1 + i % 4).astype(np.int32), (i, 0), 2 + i % 5)
-      for i in range(20)], jax.random.key(0))
+      engine_lib.Request(long if i % 5 == 0 else rs.integers(2, V, 1 + i % 4).astype(np.int32),
+                         (i, 0), 6 - i % 5) for i in range(40)], jax.random.key(0))
+  orders.shared = tell
+  assert max(t.count_N.max() for t in told) > 0
   cache = jax.tree.leaves(engine._slots.cache)[0]
   return (np.concatenate([c.tokens for c in done]), np.concatenate([c.logp for c in done]),
           np.divide(cache.shape, cache.sharding.shard_shape(cache.shape)).astype(int).tolist())
