@@ -26,8 +26,8 @@ def first_value():
               skill=TEST, rows=96, lr=3e-3)
   writes = fn("rljax.train.base:trained", noise=0.0, steps=500, at_least=0.9, at_most=1.0, **some)
   return fn("rljax.train.base:scorer", rollout=fn("experiments/rest-mcts-star.py:labelled"),
-            steps=2000, objective=fn("rljax.objectives.value:clipped", clip=None), init=writes,
-            at_least=0.85, **some)
+            steps=4000, objective=fn("rljax.objectives.value:clipped", clip=None), init=writes,
+            at_least=0.9, **some)
 
 
 def get_config():
