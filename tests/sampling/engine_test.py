@@ -252,9 +252,10 @@ def test_slots_of_one_prompt_read_it_once(params, monkeypatch):
                       lambda *a: told.append(tell(*a)) or told[-1])
   rs = np.random.default_rng(1)
   prompts = [rs.integers(2, 7, n).astype(np.int32) for n in (70, 64, 66, 20)]
-  of = [0] * 6 + [1] * 5 + [2] * 3 + [3] * 4
-  reqs = [engine_lib.Request(prompts[p], (i, 0), 22 if i < 4 else 2 + i % 3)
+  of = [3] + [0] * 6 + [1] * 5 + [2] * 3 + [3] * 3
+  reqs = [engine_lib.Request(prompts[p], (i, 0), 22 if i < 5 else 2 + i % 3)
           for i, p in enumerate(of)]
+  reqs[0] = dataclasses.replace(reqs[0], stop_ids=range(7))  # the first slot is soon another's
   done, key = {}, jax.random.key(0)
   for shares in (True, False):
     engine = engine_lib.Engine(POLICY, stop_ids=(), slots=8, prompt_buckets=(20, 70),
