@@ -69,12 +69,12 @@ def worth(right_steps: int, wrong_steps: int, length: int) -> float:
 def worked_out(task: Task, wrong_at: int, draws: np.random.Generator) -> list[str]:
   """The steps of an answer, with a wrong value at step number `wrong_at` (0 = none) from which the
   others follow."""
-  value, out = int(task.prompt[0]), []
+  value, values = int(task.prompt[0]), []
   for number, (op, digit) in enumerate(chains.TERM.findall(task.prompt), 1):
-    new = chains.APPLY[op](value, int(digit)) + (number == wrong_at) * draws.integers(1, MODULUS)
-    out.append(f"{value}{op}{digit}={new % MODULUS}")
-    value = new % MODULUS
-  return out
+    error = (number == wrong_at) * draws.integers(1, MODULUS)
+    value = (chains.APPLY[op](value, int(digit)) + error) % MODULUS
+    values.append(value)
+  return chains.written(task.prompt, values)
 
 
 def labelled(samplers, tasks: Sequence[Task], key, *, role: str = "reward_model",

@@ -210,7 +210,10 @@ class Policy:
   def extend(self, params: PyTree, tokens_BP: Array, length_B: Array, start_B: Array,
              cache: cache_lib.Segments, media_BNHWC: Array | None = None,
              shared: cache_lib.Shared | None = None):
-    """Reads tokens behind the first `start_B` that the cache holds of each row (`shared`: by some).
+    """Reads tokens behind the first `start_B` that the cache holds of each row.
+
+    Args:
+      shared: rows whose caches begin alike (`cache.Shared`); of single tokens with `decode_rows`.
 
     Returns:
       Hidden state of each row's last token [B, D], and the new keys and values, a segment of

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+Prompt = tuple[int, bytes]  # how many tokens; these and its media
+
 
 @dataclasses.dataclass(eq=False)
 class Handle:
@@ -39,9 +41,6 @@ class Handle:
     n = int(differ[0]) if len(differ) else n
     self.tokens, self.cached = self.tokens[:n], min(self.cached, n)
     return tokens[n:]
-
-
-Prompt = tuple[int, bytes]  # how many tokens; these and its media
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +74,11 @@ class Book:
     self._age = [0] * slots
     self._clock = itertools.count(1)
 
+  # --- what the engine reports ---
+
+  def live(self) -> list[int]:
+    return [s for s in range(self.slots) if self.request[s] is not None]
+
   def alike(self, slots: Sequence[int]) -> list[tuple[int, list[int]]]:
     """(its tokens, places in `slots`) of every prompt that live ones of these slots begin with."""
     found: dict[Prompt, list[int]] = {}
@@ -82,11 +86,6 @@ class Book:
       if self.request[s] is not None and self.prompt[s] is not None:
         found.setdefault(self.prompt[s], []).append(place)
     return [(prompt[0], places) for prompt, places in found.items()]
-
-  # --- what the engine reports ---
-
-  def live(self) -> list[int]:
-    return [s for s in range(self.slots) if self.request[s] is not None]
 
   def finish(self, slot: int, handle: Handle | None) -> None:
     """The request in the slot has ended; a handle keeps the slot."""

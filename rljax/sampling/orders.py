@@ -74,7 +74,6 @@ class Writer:
       if at:
         out[at] = [get(r) for r in requests]
       return out
-    Q, W = request_lib.STOP_SEQUENCES, request_lib.STOP_LENGTH
     masked = any(r.allowed is not None for r in requests)
     said = any(r.stop_sequences for r in requests)
     return decode.Settings(
@@ -87,7 +86,8 @@ class Writer:
         limit_S=column(np.int32, 0, lambda r: r.max_tokens),
         forced_S=column(np.int32, 0, lambda r: len(r.forced)),
         stop_SE=column(np.int32, -1, self._stops, request_lib.STOP_IDS),
-        stop_SQW=column(np.int32, -1, _sequences, Q, W) if said else self._no_sequences,
+        stop_SQW=(column(np.int32, -1, _sequences, *self._no_sequences.shape[1:]) if said
+                  else self._no_sequences),
         allowed_SM=column(np.uint32, 0, self._mask, self.words) if masked else self._no_mask,
         masked_S=column(bool, False, lambda r: r.allowed is not None))
 

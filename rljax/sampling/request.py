@@ -87,12 +87,11 @@ class Completion:
 def queue(requests: Sequence[Request]) -> list[int]:
   """Their numbers, as a stack: the next one is last. Longest first; requests of one prompt side by
   side; conversations that hold a slot lead."""
-  group: dict[bytes, int] = {}
-  name = lambda r: np.asarray(r.prompt, np.int32).tobytes() + r.sight
-  for r in requests:
-    group.setdefault(name(r), len(group))
+  numbers: dict[bytes, int] = {}
+  group = [numbers.setdefault(np.asarray(r.prompt, np.int32).tobytes() + r.sight, len(numbers))
+           for r in requests]
   return sorted(range(len(requests)), key=lambda i: (
-      requests[i].parent is None, -requests[i].max_tokens, group[name(requests[i])]))[::-1]
+      requests[i].parent is None, -requests[i].max_tokens, group[i]))[::-1]
 
 
 def completion(arrays: dict[str, np.ndarray], row: int, length: int, stopped: bool,
