@@ -27,7 +27,7 @@ def get_config():
   c.updates.policy.optimizer = fn(
       "rljax.optim:adamw", lr=5e-4, warmup=10, decay="linear", steps=350)
   c.updates.policy.pack, c.updates.policy.pack_length = 32, 40  # a group reads its prompt once
-  c.updates.policy.accum = 4  # a quarter of the batch stays in the cache of a CPU
+  c.updates.policy.accum = 2  # on two devices a quarter at a time stays in the cache of a CPU
   c.eval.every = 50
   return c
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import config as config_lib
+from rljax import sharding
 from rljax.models import export
 from rljax.train import build, loop
 
@@ -117,6 +118,7 @@ def main() -> int:
   parser.add_argument("--peer-trl", default="", metavar="PY")
   parser.add_argument("--peer-tunix", default="", metavar="PY")
   args = parser.parse_args()
+  sharding.split_cpu()
   result = measure(kl=args.kl, steps=args.steps)
   result["peers"] = {name: peer(python, name, args.steps) for name, python in (
       ("trl", args.peer_trl), ("tunix", args.peer_tunix)) if python}

@@ -14,7 +14,7 @@ import time
 
 import jax
 
-from rljax import recipes, rng, types
+from rljax import recipes, rng, sharding, types
 from rljax.config import fn
 from rljax.envs import base
 from rljax.rollouts import multi_turn, single_turn
@@ -82,6 +82,7 @@ def main() -> int:
                         ("slots", 256)):
     parser.add_argument(f"--{name}", type=int, default=default)
   args = parser.parse_args()
+  sharding.split_cpu()
   found = measure(**vars(args))
   print(f"{args.episodes} episodes of {args.turns} x {args.turn_tokens} tokens, {args.observation} "
         f"read between them; {jax.default_backend()}, load average {os.getloadavg()[0]:.2f}")

@@ -26,7 +26,9 @@ def train(argv: list[str] | None = None) -> int:
 
 def _train(args, rest):
   config = config_lib.load(args.config, config_lib.parse_overrides(rest))
-  from rljax.train import distributed, loop, report  # jax from here on
+  from rljax import sharding  # jax from here on
+  from rljax.train import distributed, loop, report
+  sharding.split_cpu()
   with distributed.resumable():
     hosts = distributed.start()
     loop.train(config, args.workdir, hosts=hosts)
@@ -158,7 +160,9 @@ def evaluate(argv: list[str] | None = None) -> int:
   args, rest = parser.parse_known_args(argv)
 
   def work():
+    from rljax import sharding
     from rljax.train import evaluate as evaluate_lib
+    sharding.split_cpu()
     out = args.out or args.workdir or "runs/eval"
     print(evaluate_lib.run(
         args.config, args.workdir, config_lib.parse_overrides(rest), out=out,

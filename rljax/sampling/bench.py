@@ -26,6 +26,7 @@ import jax
 import numpy as np
 
 from rljax import bench as bench_lib
+from rljax import sharding
 from rljax.models import export, policy
 from rljax.sampling import engine as engine_lib
 
@@ -62,9 +63,11 @@ def floor_seconds(case: dict, tokens: int, rate: float) -> float:
 
 def ours(case: dict, slots: int) -> dict:
   made, params = model()
+  mesh = sharding.mesh()
+  params = jax.device_put(params, sharding.replicated(mesh))
   engine = engine_lib.Engine(
       made, stop_ids=(END,) if case["stop"] else (), slots=slots,
-      prompt_buckets=(case["prompt"],), max_tokens=case["limit"])
+      prompt_buckets=(case["prompt"],), max_tokens=case["limit"], mesh=mesh)
   engine.warm_up(params)
   requests = [engine_lib.Request(np.asarray(p, np.int32), (i, 0), case["limit"])
               for i, p in enumerate(prompts(case))]
@@ -95,6 +98,7 @@ def main(argv=None) -> int:
   parser.add_argument("--slots", type=int, default=64)
   parser.add_argument("--cases", default=",".join(CASES))
   args = parser.parse_args(argv)
+  sharding.split_cpu()
   rate = bench_lib.matmul_rate()
   print(f"load {os.getloadavg()[0]:.2f}, {rate / 1e9:.0f} GFLOP/s in a large matmul, "
         f"{args.slots} slots")

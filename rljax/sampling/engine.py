@@ -152,11 +152,12 @@ class Engine:
       if conversations:
         self._device(self._extend, params, self._writer.write([], [], bucket, extend=True), key)
     one = np.int32(1)
+    rest = slots_lib.Rest(one, one)
     for window in self._windows:
-      self._device(self._chunks[window], params, one, one, self._shared(self._per_device))
+      self._device(self._chunks[window], params, one, rest, self._shared(self._per_device))
       for size in self._sizes[:-1]:
         none = np.full(self.devices * size, self._per_device, np.int32)
-        self._device(self._few[window], params, none, one, one, self._shared(size))
+        self._device(self._few[window], params, none, one, rest, self._shared(size))
     jax.device_get(self._collect(self._slots, np.zeros(self._batch, np.int32)))
 
   # --- device programs ---
@@ -190,12 +191,13 @@ class Engine:
     block = 128 if self._first_device.platform == "cpu" else 1024
     self._prefill = jit(bind(slots_lib.prefill, block=block), whole, specs, rows, whole)
     self._extend = jit(bind(slots_lib.extend, block=block), whole, specs, rows, whole)
+    look = {"alternatives": self.alternatives, "axis": "data" if self.mesh else None}
     self._chunks = {
-        n: jit(bind(slots_lib.chunk, segments=n, alternatives=self.alternatives),
+        n: jit(bind(slots_lib.chunk, segments=n, **look),
                whole, specs, whole, whole, rows)
         for n in self._windows}
     self._few = {
-        n: jit(bind(slots_lib.few, segments=n, alternatives=self.alternatives),
+        n: jit(bind(slots_lib.few, segments=n, **look),
                whole, specs, rows, whole, whole, rows)
         for n in self._windows}
     self._collect = jax.jit(slots_lib.collect)
@@ -251,7 +253,7 @@ class Engine:
     ends = np.cumsum(self.segments)
     for window in self._windows:
       out[f"chunk {ends[window - 1]}"] = self._chunks[window], (
-          params, slots, n, n, each(self._shared(self._per_device), rows))
+          params, slots, n, slots_lib.Rest(n, n), each(self._shared(self._per_device), rows))
     return out
 
   def _hand_over(self, params):
@@ -274,9 +276,9 @@ class Engine:
     """Runs one program on the slots and waits for it."""
     began = time.perf_counter()
     if self.mesh:
-      args = [jax.device_put(x, self._rows if isinstance(x, slots_lib.Orders | cache_lib.Shared)
-                             or isinstance(x, np.ndarray) and x.ndim else self._whole)
-              for x in args]
+      by_row = lambda x: (isinstance(x, slots_lib.Orders | cache_lib.Shared)
+                          or isinstance(x, np.ndarray) and x.ndim)
+      args = jax.device_put(args, tuple(self._rows if by_row(x) else self._whole for x in args))
     self._slots = call(params, self._slots, *args)
     jax.block_until_ready(self._slots.live_S)
     self.stats.device_s += time.perf_counter() - began
@@ -362,10 +364,10 @@ class Engine:
     parts = [[s for s in live if s // n == d] for d in range(self.devices)]
     size = n if waiting else next(m for m in self._sizes if m >= max(map(len, parts)))
     if waiting:  # a slot that waits for its neighbours is lost; so is a pass for one new prompt
-      done = max(1, n // 10)
+      total, most = len(live) - max(1, self.slots // 10), 0
     else:  # look again when a smaller part will do
-      smaller = max((m for m in self._sizes if m < size), default=-1)
-      done = max(max(map(len, parts)) - smaller, 1)
+      total, most = 0, max((m for m in self._sizes if m < size), default=0)
+    rest = slots_lib.Rest(np.int32(total), np.int32(most))
     if size == n:
       call, args = self._chunks[window], ()
       parts = [range(d * n, d * n + n) for d in range(self.devices)]
@@ -374,7 +376,7 @@ class Engine:
       for d, part in enumerate(parts):
         slots[d, :len(part)] = np.asarray(part, int) % n
       call, args = self._few[window], (slots.reshape(-1),)
-    self._device(call, params, *args, steps, np.int32(done), self._shared(size, parts))
+    self._device(call, params, *args, steps, rest, self._shared(size, parts))
 
   def _shared(self, size, parts=()):
     """What is shared by the slots of each device's part; None = nothing ever is, here."""

@@ -13,6 +13,8 @@ are read in blocks of one fixed shape, and every draw has its request's own key.
 Letters: S slots, R prompts of at most P tokens, T tokens of a response, D width of the model.
 """
 
+from typing import NamedTuple
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,8 @@ import jax.numpy as jnp
 from rljax.models import cache as cache_lib
 from rljax.sampling import decode
 from rljax.types import Array, PyTree
+
+LOOK = 2  # steps between two looks of one device at the others
 
 
 @flax.struct.dataclass
@@ -201,38 +205,48 @@ def _start(slots: Slots, orders: Orders, hidden_AD: Array, key: Array) -> Slots:
       tokens_ST=put(slots.tokens_ST, orders.tokens_AT))
 
 
-def few(policy, params: PyTree, slots: Slots, slot_A: Array, steps: Array, done: Array,
-        shared: cache_lib.Shared | None = None, *, segments: int, alternatives: int) -> Slots:
+class Rest(NamedTuple):
+  """When to look at the slots: few enough are live (int32), in all or on each device."""
+
+  total: Array
+  most: Array
+
+
+def few(policy, params: PyTree, slots: Slots, slot_A: Array, steps: Array, rest: Rest,
+        shared: cache_lib.Shared | None = None, *, segments: int, alternatives: int,
+        axis: str | None = None) -> Slots:
   """`chunk` for these slots alone (int32 [A]; S = none): a step over few live slots costs less."""
   near, far = slots.cache[:segments], slots.cache[segments:]
   rows = slots.replace(cache=(), used_1=None, rows_1=None)
   part = jax.tree.map(lambda x: jnp.take(x, slot_A, axis=0, mode="clip"), rows).replace(
       cache=cache_lib.take_rows(near, slot_A), used_1=slots.used_1, rows_1=slots.rows_1)
   real_A = slot_A < slots.context_S.shape[0]
-  part = chunk(policy, params, part.replace(live_S=part.live_S & real_A), steps, done, shared,
-               segments=segments, alternatives=alternatives)
+  part = chunk(policy, params, part.replace(live_S=part.live_S & real_A), steps, rest, shared,
+               segments=segments, alternatives=alternatives, axis=axis)
   back = lambda old, new: old.at[slot_A].set(new, mode="drop")
   return jax.tree.map(back, rows, part.replace(cache=(), used_1=None, rows_1=None)).replace(
       cache=(*cache_lib.put_rows(near, part.cache, slot_A), *far), used_1=part.used_1,
       rows_1=part.rows_1)
 
 
-def chunk(policy, params: PyTree, slots: Slots, steps: Array, done: Array,
-          shared: cache_lib.Shared | None = None, *, segments: int, alternatives: int) -> Slots:
-  """Draws up to `steps` tokens in every live slot; returns as soon as `done` slots have finished.
+def chunk(policy, params: PyTree, slots: Slots, steps: Array, rest: Rest,
+          shared: cache_lib.Shared | None = None, *, segments: int, alternatives: int,
+          axis: str | None = None) -> Slots:
+  """Draws up to `steps` tokens in every live slot; returns as soon as no more are live than `rest`.
 
   Args:
-    steps, done: int32, traced.
+    steps: int32, traced.
     shared: slots that hold one prompt; of `few`, as numbers of its rows.
     segments: so many of the cache's segments are read; they must cover every position to come.
+    axis: of the mesh, over which the slots are split. The devices stop together: one that stopped
+      by itself would only wait for the others.
   """
-  began = jnp.sum(slots.live_S)
   near, far = slots.cache[:segments], slots.cache[segments:]
 
-  def going(carry):
-    n, slots = carry
+  def going(slots):
     live = jnp.sum(slots.live_S)
-    return (n < steps) & (live > 0) & (began - live < done)
+    live = jax.lax.all_gather(live, axis) if axis else live
+    return (jnp.sum(live) > rest.total) & (jnp.max(live) > rest.most)
 
   def step(carry):
     n, slots = carry
@@ -244,7 +258,16 @@ def chunk(policy, params: PyTree, slots: Slots, steps: Array, done: Array,
         (jnp.any(slots.live_S), slots))
     return n + 1, slots
 
-  _, slots = jax.lax.while_loop(going, step, (jnp.int32(0), slots.replace(cache=near)))
+  def steps_between_looks(carry):
+    n, _, slots = carry
+    end = jnp.minimum(n + (LOOK if axis else 1), steps)
+    _, slots = jax.lax.while_loop(
+        lambda c: (c[0] < end) & jnp.any(c[1].live_S), step, (n, slots))
+    return end, going(slots), slots
+
+  slots = slots.replace(cache=near)
+  _, _, slots = jax.lax.while_loop(
+      lambda c: (c[0] < steps) & c[1], steps_between_looks, (jnp.int32(0), going(slots), slots))
   return slots.replace(cache=(*slots.cache, *far))
 
 
