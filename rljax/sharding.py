@@ -51,12 +51,12 @@ def split_cpu() -> None:
   """Makes a CPU of several cores two devices; to be called before JAX looks for devices.
 
   Two devices with a half of the rows each are faster than one that splits every operation over the
-  cores: most are too small for that. Where the environment says how many devices there are, or JAX
-  has begun already, nothing changes.
+  cores: most are too small for that. Where the environment says how many devices there are or
+  turns jit off, which is for looking at one, or JAX has begun already, nothing changes.
   """
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
   given = "device_count" in os.environ.get("XLA_FLAGS", "") or jax.config.jax_num_cpu_devices > 0
-  if (cores or 1) > 1 and not given:
+  if (cores or 1) > 1 and not given and not jax.config.jax_disable_jit:
     with contextlib.suppress(RuntimeError):  # JAX has begun
       jax.config.update("jax_num_cpu_devices", 2)
 

@@ -28,7 +28,8 @@ def single_turn(samplers: Mapping, tasks: Sequence[types.Task], key, *, group_si
   sampler = samplers[role]
   prompts = [sampler.tokenizer.render(t.prompt) for t in tasks]
   pairs = [(i, g) for i in range(len(tasks)) for g in range(group_size)]
-  seeds = [(rng.number(tasks[i].id), g) for i, g in pairs]
+  numbers = [rng.number(t.id) for t in tasks]
+  seeds = [(numbers[i], g) for i, g in pairs]
   done = sampler.generate([prompts[i] for i, _ in pairs], seeds, key,
                           media=[tasks[i].media for i, _ in pairs], **(settings or {}))
   episodes = []

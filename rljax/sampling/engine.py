@@ -122,9 +122,8 @@ class Engine:
     """
     began, device = time.perf_counter(), self.stats.device_s
     params = self._hand_over(params)
-    for i, r in enumerate(requests):
-      request_lib.check(i, r, vocab=self.policy.cfg.vocab, limit=self.max_tokens,
-                        capacity=self.capacity, stop_ids=self.stop_ids)
+    request_lib.check(requests, vocab=self.policy.cfg.vocab, limit=self.max_tokens,
+                      capacity=self.capacity, stop_ids=self.stop_ids)
     try:
       done = self._serve(params, requests, key, watch)
     except BaseException:
@@ -158,7 +157,7 @@ class Engine:
       for size in self._sizes[:-1]:
         none = np.full(self.devices * size, self._per_device, np.int32)
         self._device(self._few[window], params, none, one, rest, self._shared(size))
-    jax.device_get(self._collect(self._slots, np.zeros(self._batch, np.int32)))
+    self._collect(slots_lib.responses(self._slots), np.zeros(self._batch, np.int32))
 
   # --- device programs ---
 
@@ -200,11 +199,11 @@ class Engine:
         n: jit(bind(slots_lib.few, segments=n, **look),
                whole, specs, rows, whole, whole, rows)
         for n in self._windows}
-    self._collect = jax.jit(slots_lib.collect)
     # One jitted copy per update on several devices or of unrolled layers; else the very arrays.
     copies = self.mesh is not None or not self.policy.cfg.scan
     self._place = jax.jit(self.policy.unstack) if copies else lambda params: params
     self._rows, self._whole = sharding(rows), sharding(whole)
+    self._collect = jax.jit(slots_lib.collect, out_shardings=self._whole)
 
   def _places(self, specs):
     """Where the arrays of the slots live; None = on the one device there is.
@@ -346,7 +345,9 @@ class Engine:
   def _parts(self, seat):
     """What is longer than the largest bucket is read in several calls, one behind the other."""
     most, out = self.buckets[-1], []
-    for at in range(0, max(len(seat.tokens), 1), most):
+    if len(seat.tokens) <= most:
+      return [seat]
+    for at in range(0, len(seat.tokens), most):
       out.append(dataclasses.replace(
           seat, tokens=seat.tokens[at:at + most], start=seat.start + at,
           source=seat.source if at == 0 else seat.slot))
@@ -390,7 +391,7 @@ class Engine:
     for at in range(0, len(ended), self._batch):
       some = ended[at:at + self._batch]
       slots = np.asarray(some + [0] * (self._batch - len(some)), np.int32)
-      arrays = jax.device_get(self._collect(self._slots, slots))
+      arrays = jax.device_get(self._collect(slots_lib.responses(self._slots), slots))
       for row, slot in enumerate(some):
         i, n, handle = self.book.request[slot], int(length[slot]), None
         if requests[i].keep:

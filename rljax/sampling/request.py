@@ -101,43 +101,64 @@ def completion(arrays: dict[str, np.ndarray], row: int, length: int, stopped: bo
                     status=STOP if stopped else LENGTH, handle=handle)
 
 
-def check(i: int, r: Request, *, vocab: int, limit: int, capacity: int,
+def check(requests: Sequence[Request], *, vocab: int, limit: int, capacity: int,
           stop_ids: Sequence[int]) -> None:
   """Raises ValueError for a request that cannot be served, before any device work.
 
   Args:
-    i: number of the request, for the message.
     limit: tokens of a response.
     capacity: tokens of prompt and response in all.
   """
-  def refuse(text):
-    raise ValueError(f"request {i}: {text}")
+  for i, r in enumerate(requests):
+    problem = _problem(r, limit, capacity, stop_ids)
+    if problem:
+      raise ValueError(f"request {i}: {problem}")
+  texts = [r.prompt if r.media is None else _text(r) for r in requests]
+  joined = np.concatenate(texts) if texts else np.zeros(0)
+  if len(joined) and not (0 <= joined.min() and joined.max() < vocab):
+    i = next(i for i, t in enumerate(texts) if len(t) and not _inside(t, vocab))
+    raise ValueError(f"request {i}: prompt has token ids outside 0 to {vocab - 1}")
+  for i, r in enumerate(requests):
+    for name, ids in (("forced", r.forced), ("allowed", r.allowed)):
+      if ids is not None and len(ids) and not _inside(ids, vocab):
+        raise ValueError(f"request {i}: {name} has token ids outside 0 to {vocab - 1}")
+
+
+def _text(r: Request) -> np.ndarray:
+  """The prompt without its patches."""
+  prompt = np.asarray(r.prompt)
+  return prompt[prompt < types.FIRST_PATCH]
+
+
+def _inside(ids, vocab: int) -> bool:
+  return 0 <= np.min(ids) and np.max(ids) < vocab
+
+
+def _problem(r: Request, limit: int, capacity: int, stop_ids: Sequence[int]) -> str:
+  """Why it cannot be served, whatever its token ids are; "" = it can."""
   size = len(r.prompt) + (len(r.parent.tokens) if r.parent else 0)
   if size < 1:
-    refuse("an empty prompt; at least one token is needed")
+    return "an empty prompt; at least one token is needed"
   if not 1 <= r.max_tokens <= limit:
-    refuse(f"max_tokens={r.max_tokens}; 1 to {limit} fit")
+    return f"max_tokens={r.max_tokens}; 1 to {limit} fit"
   if size + r.max_tokens > capacity:
-    refuse(f"{size} tokens of prompt and max_tokens={r.max_tokens} do not fit the cache of "
-           f"{capacity}")
+    return (f"{size} tokens of prompt and max_tokens={r.max_tokens} do not fit the cache of "
+            f"{capacity}")
   if not r.greedy and not r.temperature > 0:
-    refuse(f"temperature={r.temperature} must be positive (or greedy=True)")
+    return f"temperature={r.temperature} must be positive (or greedy=True)"
   if not 0 < r.top_p <= 1 or not 0 <= r.min_p < 1 or r.top_k < 0:
-    refuse(f"top_p={r.top_p} (in (0, 1]), min_p={r.min_p} (in [0, 1)), top_k={r.top_k} (>= 0)")
-  if len({*stop_ids, *r.stop_ids}) > STOP_IDS:
-    refuse(f"{len({*stop_ids, *r.stop_ids})} stop ids; at most {STOP_IDS} fit")
+    return f"top_p={r.top_p} (in (0, 1]), min_p={r.min_p} (in [0, 1)), top_k={r.top_k} (>= 0)"
+  ids = {*stop_ids, *r.stop_ids}
+  if len(ids) > STOP_IDS:
+    return f"{len(ids)} stop ids; at most {STOP_IDS} fit"
   if len(r.stop_sequences) > STOP_SEQUENCES:
-    refuse(f"{len(r.stop_sequences)} stop sequences; at most {STOP_SEQUENCES} fit")
+    return f"{len(r.stop_sequences)} stop sequences; at most {STOP_SEQUENCES} fit"
   for sequence in r.stop_sequences:
     if not 1 <= len(sequence) <= min(STOP_LENGTH, r.max_tokens):
-      refuse(f"a stop sequence of {len(sequence)} tokens; 1 to "
-             f"{min(STOP_LENGTH, r.max_tokens)} can occur")
+      return (f"a stop sequence of {len(sequence)} tokens; 1 to "
+              f"{min(STOP_LENGTH, r.max_tokens)} can occur")
   if len(r.forced) > r.max_tokens:
-    refuse(f"{len(r.forced)} forced tokens, max_tokens={r.max_tokens}")
+    return f"{len(r.forced)} forced tokens, max_tokens={r.max_tokens}"
   if r.allowed is not None and not len(r.allowed):
-    refuse("no token is allowed")
-  text = np.asarray(r.prompt)
-  text = text if r.media is None else text[text < types.FIRST_PATCH]
-  for name, ids in (("prompt", text), ("forced", r.forced), ("allowed", r.allowed or ())):
-    if len(ids) and not (0 <= np.min(ids) and np.max(ids) < vocab):
-      refuse(f"{name} has token ids outside 0 to {vocab - 1}")
+    return "no token is allowed"
+  return ""

@@ -322,9 +322,12 @@ def _after(hidden_SD: Array, length_S: Array) -> Array:
   return jnp.where(hidden_SD[:, 0] < jnp.inf, length_S, 0)
 
 
-def collect(slots: Slots, slot_F: Array) -> dict[str, Array]:
-  """The responses of F slots, to be fetched."""
-  take = lambda x: jnp.take(x, slot_F, axis=0, mode="clip")
-  return {"tokens": take(slots.tokens_ST), "logp": take(slots.logp_ST),
-          "raw_logp": take(slots.raw_logp_ST), "entropy": take(slots.entropy_ST),
-          "top_ids": take(slots.top_ids_STA), "top_logp": take(slots.top_logp_STA)}
+def responses(slots: Slots) -> dict[str, Array]:
+  """What a completion is made of, of all slots."""
+  return {"tokens": slots.tokens_ST, "logp": slots.logp_ST, "raw_logp": slots.raw_logp_ST,
+          "entropy": slots.entropy_ST, "top_ids": slots.top_ids_STA, "top_logp": slots.top_logp_STA}
+
+
+def collect(responses: dict[str, Array], slot_F: Array) -> dict[str, Array]:
+  """Those of F slots, to be fetched."""
+  return {name: jnp.take(x, slot_F, axis=0, mode="clip") for name, x in responses.items()}

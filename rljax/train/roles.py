@@ -274,6 +274,8 @@ class Sampler:
 
   def _tables(self, prompts, media) -> list[np.ndarray | None]:
     """The media of each prompt as an array, made once for all that share them."""
+    if not any(media) and np.max(np.concatenate([*prompts, [0]])) < types.FIRST_PATCH:
+      return [None] * len(prompts)
     made, out = {}, []
     for p, m in zip(prompts, media, strict=True):
       if not m and (not len(p) or np.max(p) < types.FIRST_PATCH):

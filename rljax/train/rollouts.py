@@ -28,6 +28,7 @@ class Rollouts:
   def __init__(self, run: build.Run, hosts: distributed.Hosts, host: dict[str, Any]):
     self.r, self.config, self.hosts, self.host = run, run.config, hosts, host
     self._ahead: Callable[[], list[types.Episode]] | None = None  # what has begun
+    self._made: dict[int, types.Task] = {}  # the tasks that were drawn last, by number
     self._pool = concurrent.futures.ThreadPoolExecutor(1)
 
   def take(self, step: int) -> tuple[list[types.Episode], list[int], dict[str, int]]:
@@ -59,7 +60,7 @@ class Rollouts:
   def _draw(self) -> dict[str, Any]:
     """The numbers of the next tasks whose prompts fit, and how many were skipped as too long."""
     c, r = self.config, self.r
-    indices, skipped = [], 0
+    indices, skipped, self._made = [], 0, {}
     while len(indices) < c.prompts:
       drawn, self.host["curriculum"] = r.curriculum.draw(
           self.host["curriculum"], c.seed, c.prompts - len(indices))
@@ -68,6 +69,7 @@ class Rollouts:
         n = len(r.tokenizer.render(task.prompt))
         if n <= c.limits.prompt:
           indices.append(int(i))
+          self._made[int(i)] = task
           continue
         skipped += 1
         if c.limits.on_long_prompt == "error":
@@ -83,7 +85,7 @@ class Rollouts:
   def _next(self, step, aside):
     """Draws the tasks of a step, unless they were drawn before the run was killed, and samples."""
     self.host["drawn"] = self.host["drawn"] or self._draw()
-    tasks = [self.r.tasks[i] for i in self.host["drawn"]["indices"]]
+    tasks = [self._made.get(i) or self.r.tasks[i] for i in self.host["drawn"]["indices"]]
     for name, memory in self.r.memories.items():
       tasks = memory.tasks(self.host["memories"][name], tasks,
                            rng.host(self.config.seed, "memory", name, step))
