@@ -275,6 +275,16 @@ def per_device(fn: Callable, *, ins: Sequence, outs: Sequence) -> Callable:
   return run
 
 
+def of_rows(x_RSD: Array, row_B: Array, at_BT: Array) -> Array:
+  """x[row, at] [B, T, D] for numbers of rows, int32 [B] or [B, T], that each device counts from its
+  own first row: nothing is gathered over devices."""
+  def take(x, row, at):
+    return (x[row if row.ndim == 2 else row[:, None], at],)
+  axes = lambda x: ("batch", *(None,) * (x.ndim - 1))
+  return per_device(take, ins=(axes(x_RSD), axes(row_B), axes(at_BT)),
+                    outs=(("batch", None, None),))(x_RSD, row_B, at_BT)[0]
+
+
 def sum_over(x: Array, axis: str) -> Array:
   """Inside `per_device`: the sum over the devices that a logical axis is split over."""
   layout = several()

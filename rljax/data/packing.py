@@ -24,7 +24,8 @@ def pack(batch: types.Batch, *, rows: int, length: int = 0, parts: int = 1) -> t
   Args:
     batch: on the host, as `collate` makes it, B rows of S positions.
     rows: packed rows in all, a multiple of `parts`. length: of a packed row; 0 = S.
-    parts: micro-batches that the rows will be cut into: an episode stays in its own.
+    parts: micro-batches that the rows will be cut into, times the devices that each is split over:
+      an episode stays in its own.
 
   Returns:
     The packed batch, or None if the episodes do not fit into that many rows.

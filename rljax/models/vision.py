@@ -17,6 +17,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from rljax import sharding
 from rljax.config import ConfigError
 from rljax.models import hf as hf_lib
 from rljax.models import policy, transformer, tree
@@ -100,7 +101,7 @@ class Tower:
     if owner_BS is None:
       patch_BSD = jnp.take_along_axis(seen_BMD, at_BS[..., None], axis=1)
     else:
-      patch_BSD = seen_BMD[owner_BS, at_BS]
+      patch_BSD = sharding.of_rows(seen_BMD, owner_BS, at_BS)
     return jnp.where((tokens_BS >= FIRST_PATCH)[..., None], patch_BSD.astype(cfg.dtype), text_BSD)
 
   def table(self, media: tuple, tokens: np.ndarray) -> np.ndarray:

@@ -344,10 +344,11 @@ def _packing(config, name, rows, mesh):
   if spec.minibatches > 1:
     raise ConfigError(f"config.updates.{name}.pack: packed rows are not cut into minibatches; use "
                       f"accum for smaller steps of memory")
-  packed = _round_up(spec.pack, mesh.shape["data"] * spec.accum)
+  parts = mesh.shape["data"] * spec.accum
+  packed = _round_up(spec.pack, parts)
   if packed >= rows:
     raise ConfigError(f"config.updates.{name}.pack={spec.pack} is not less than its {rows} rows")
-  return functools.partial(packing.pack, rows=packed, length=spec.pack_length, parts=spec.accum)
+  return functools.partial(packing.pack, rows=packed, length=spec.pack_length, parts=parts)
 
 
 def _critic(config, name, policies):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import sharding, types
+from rljax.data import packing
 from rljax.models import heads, policy
 from rljax.sampling import engine as engine_lib
 from rljax.sampling import orders
@@ -47,6 +48,19 @@ def run(model, params, batch):
   value = jax.jit(jax.value_and_grad(lambda p, b: loss(model, p, b)))(params, batch)
   return jax.tree.map(np.asarray, (
       value, jax.jit(lambda p, t: decode(model, p, t))(params, batch.inputs["tokens_BS"])))
+
+
+def pack(plain, params):
+  """Packed rows over four devices, against rows of their own on one."""
+  grad = lambda model: jax.jit(jax.value_and_grad(lambda p, b: loss(model, p, b)))
+  want = grad(plain)(params, batch_of())
+  layout = sharding.Layout(sharding.mesh(tensor=2), "single")
+  packed = packing.pack(batch_of(), rows=4, length=18, parts=4)
+  args = sharding.put_replicated(params, layout.mesh), sharding.put_rows(packed, layout.mesh)
+  made = grad(dataclasses.replace(plain, layout=layout)).lower(*args).compile()
+  got = made(*args)
+  return {"loss": gap(got[0], want[0]), "gradients": gap(got[1], want[1]),
+          "gathers": made.as_text().count(" all-gather(")}
 
 
 def sample(model, params, mesh):
@@ -90,6 +104,8 @@ def main():
       out[f"{name} {rules} {tensor}"] = {
           "loss": gap(got[0][0], want[0][0]), "gradients": gap(got[0][1], want[0][1]),
           "decode": gap(got[1], want[1]), "part": part, "whole": sorted(layout.whole)}
+    if name == "dense":
+      out["packed"] = pack(plain, params)
     want = sample(plain, params, None) if name == "dense" else None
     for tensor in (1, 2) if want else ():
       layout = sharding.Layout(sharding.mesh(tensor=tensor), "sampler")

@@ -35,6 +35,13 @@ def test_loss_gradients_and_decoding_equal_one_device(gaps, model, layout, part)
 
 
 @pytest.mark.slow
+def test_packed_rows_lie_where_their_episodes_are(gaps):
+  """The same loss and gradients, and no device reads another one's hidden states."""
+  assert gaps["packed"]["loss"] < 1e-5 and gaps["packed"]["gradients"] < 1e-5
+  assert gaps["packed"]["gathers"] == 0
+
+
+@pytest.mark.slow
 def test_an_axis_that_does_not_divide_is_whole_and_listed(gaps):
   assert gaps["dense fsdp_tp 4"]["whole"] == ["kv_heads=2 over tensor=4"]
   assert gaps["dense fsdp_tp 2"]["whole"] == []
