@@ -188,6 +188,11 @@ class TrainState:
 # --- metrics: the type says how two of them merge ------------------------------------------------
 
 
+def _np(x):
+  """jax.numpy under jit; numpy for what was fetched, of which each operation would be a call."""
+  return np if isinstance(x, np.ndarray | np.generic) else jnp
+
+
 @flax.struct.dataclass
 class Mean:
   total: Array
@@ -197,7 +202,7 @@ class Mean:
     return Mean(self.total + other.total, self.weight + other.weight)
 
   def compute(self) -> Array:
-    return self.total / jnp.maximum(self.weight, 1e-30)
+    return self.total / _np(self.weight).maximum(self.weight, 1e-30)
 
 
 @flax.struct.dataclass
@@ -205,7 +210,7 @@ class Max:
   value: Array
 
   def merge(self, other: "Max") -> "Max":
-    return Max(jnp.maximum(self.value, other.value))
+    return Max(_np(self.value).maximum(self.value, other.value))
 
   def compute(self) -> Array:
     return self.value
@@ -216,7 +221,7 @@ class Min:
   value: Array
 
   def merge(self, other: "Min") -> "Min":
-    return Min(jnp.minimum(self.value, other.value))
+    return Min(_np(self.value).minimum(self.value, other.value))
 
   def compute(self) -> Array:
     return self.value

@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from rljax import packed
 from rljax.models import cache as cache_lib
 from rljax.sampling import book as book_lib
 from rljax.sampling import orders as orders_lib
@@ -150,20 +151,20 @@ class Engine:
       self._device(self._prefill, params, self._writer.write([], [], bucket, extend=False), key)
       if conversations:
         self._device(self._extend, params, self._writer.write([], [], bucket, extend=True), key)
-    one = np.int32(1)
-    rest = slots_lib.Rest(one, one)
+    one, rest = np.int32(1), slots_lib.Rest(np.int32(1), np.int32(1))
     for window in self._windows:
       self._device(self._chunks[window], params, one, rest, self._shared(self._per_device))
       for size in self._sizes[:-1]:
         none = np.full(self.devices * size, self._per_device, np.int32)
         self._device(self._few[window], params, none, one, rest, self._shared(size))
+    self._look(slots_lib.state(self._slots))
     self._collect(slots_lib.responses(self._slots), np.zeros(self._batch, np.int32))
 
   # --- device programs ---
 
   def _programs(self):
     """The jitted functions; on several devices each works on its own slots, without talking."""
-    rows, whole = PartitionSpec("data"), PartitionSpec()
+    rows, whole, stacked = PartitionSpec("data"), PartitionSpec(), PartitionSpec(None, "data")
     sharding = lambda spec: NamedSharding(self.mesh, spec) if self.mesh else None
 
     def jit(fn, *ins):
@@ -188,21 +189,20 @@ class Engine:
     bind = lambda fn, **static: functools.partial(fn, self.policy, **static)
     # Enough tokens to keep the device busy, few enough not to waste a pass on two new prompts.
     block = 128 if self._first_device.platform == "cpu" else 1024
-    self._prefill = jit(bind(slots_lib.prefill, block=block), whole, specs, rows, whole)
-    self._extend = jit(bind(slots_lib.extend, block=block), whole, specs, rows, whole)
+    self._prefill = jit(bind(slots_lib.prefill, block=block), whole, specs, stacked, whole)
+    self._extend = jit(bind(slots_lib.extend, block=block), whole, specs, stacked, whole)
     look = {"alternatives": self.alternatives, "axis": "data" if self.mesh else None}
     self._chunks = {
-        n: jit(bind(slots_lib.chunk, segments=n, **look),
-               whole, specs, whole, whole, rows)
+        n: jit(bind(slots_lib.chunk, segments=n, **look), whole, specs, whole, whole, rows)
         for n in self._windows}
     self._few = {
-        n: jit(bind(slots_lib.few, segments=n, **look),
-               whole, specs, rows, whole, whole, rows)
+        n: jit(bind(slots_lib.few, segments=n, **look), whole, specs, rows, whole, whole, rows)
         for n in self._windows}
     # One jitted copy per update on several devices or of unrolled layers; else the very arrays.
     copies = self.mesh is not None or not self.policy.cfg.scan
     self._place = jax.jit(self.policy.unstack) if copies else lambda params: params
-    self._rows, self._whole = sharding(rows), sharding(whole)
+    self._rows, self._whole, self._stacked = map(sharding, (rows, whole, stacked))
+    self._look = jax.jit(packed.pack, out_shardings=self._whole)
     self._collect = jax.jit(slots_lib.collect, out_shardings=self._whole)
 
   def _places(self, specs):
@@ -237,7 +237,7 @@ class Engine:
       place = NamedSharding(self._given_mesh, spec) if self._given_mesh else None
       return jax.tree.map(
           lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=place), tree)
-    whole, rows = PartitionSpec(), PartitionSpec("data")
+    whole, rows, stacked = PartitionSpec(), PartitionSpec("data"), PartitionSpec(None, "data")
     params = jax.eval_shape(self.policy.unstack, params) if not self.policy.cfg.scan else params
     slots, n = self._shape, each(np.int32(0), whole)
     if self._held is not None:
@@ -248,7 +248,7 @@ class Engine:
     for bucket in self.buckets:
       for name, call in (("prefill", self._prefill), ("extend", self._extend)):
         orders = self._writer.write([], [], bucket, extend=name == "extend")
-        out[f"{name} {bucket}"] = call, (params, slots, each(orders, rows), key)
+        out[f"{name} {bucket}"] = call, (params, slots, each(orders, stacked), key)
     ends = np.cumsum(self.segments)
     for window in self._windows:
       out[f"chunk {ends[window - 1]}"] = self._chunks[window], (
@@ -275,9 +275,8 @@ class Engine:
     """Runs one program on the slots and waits for it."""
     began = time.perf_counter()
     if self.mesh:
-      by_row = lambda x: (isinstance(x, slots_lib.Orders | cache_lib.Shared)
-                          or isinstance(x, np.ndarray) and x.ndim)
-      args = jax.device_put(args, tuple(self._rows if by_row(x) else self._whole for x in args))
+      places = {packed.Packed: self._stacked, cache_lib.Shared: self._rows, np.ndarray: self._rows}
+      args = jax.device_put(args, tuple(places.get(type(x), self._whole) for x in args))
     self._slots = call(params, self._slots, *args)
     jax.block_until_ready(self._slots.live_S)
     self.stats.device_s += time.perf_counter() - began
@@ -292,11 +291,10 @@ class Engine:
       self._seat(params, requests, queue, key, context)
       live = self.book.live()
       self._decode(params, requests, live, context, bool(queue), WATCHED if watch else 0)
-      s = self._slots
-      state = jax.device_get((s.live_S, s.length_S, s.context_S, s.stopped_S))
+      state = packed.unpack(jax.device_get(self._look(slots_lib.state(self._slots))))
       context[:] = state[2]
       if watch:
-        tokens = jax.device_get(s.tokens_ST)
+        tokens = jax.device_get(self._slots.tokens_ST)
         for slot in live:
           watch(self.book.request[slot], tokens[slot, :state[1][slot]])
       self._finish(requests, [i for i in live if not state[0][i]], state, done)
@@ -391,7 +389,8 @@ class Engine:
     for at in range(0, len(ended), self._batch):
       some = ended[at:at + self._batch]
       slots = np.asarray(some + [0] * (self._batch - len(some)), np.int32)
-      arrays = jax.device_get(self._collect(slots_lib.responses(self._slots), slots))
+      found = self._collect(slots_lib.responses(self._slots), slots)
+      arrays = packed.unpack(jax.device_get(found))
       for row, slot in enumerate(some):
         i, n, handle = self.book.request[slot], int(length[slot]), None
         if requests[i].keep:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from rljax import packed
 from rljax.models import cache as cache_lib
 from rljax.sampling import decode
 from rljax.sampling import request as request_lib
@@ -103,8 +104,8 @@ class Writer:
     return out
 
   def write(self, requests: Sequence[request_lib.Request], seats: Sequence[Seat], bucket: int, *,
-            extend: bool) -> Orders:
-    """Orders for these seats, whose tokens fit the bucket."""
+            extend: bool) -> packed.Packed:
+    """`Orders`, packed, for these seats, whose tokens fit the bucket."""
     S, n = self.slots, self.per_device
     tokens = np.zeros((S, bucket), np.int32)
     length, rows, count = np.ones(S, np.int32), np.zeros(self.devices, np.int32), []
@@ -145,11 +146,11 @@ class Writer:
       media = media.copy()
       for r, m in shown.items():
         media[r] = 0 if m is None else m
-    return Orders(
+    return packed.pack(Orders(
         media_R=media, tokens_RP=tokens, length_R=length, rows_1=rows, slot_A=slot, row_A=row,
         source_A=source,
         count_1=np.asarray(count, np.int32), context_A=context, seed_A2=seed,
-        settings=self.settings(ordered, at), tokens_AT=forced)
+        settings=self.settings(ordered, at), tokens_AT=forced))
 
 
 def _sequences(r):

@@ -19,6 +19,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from rljax import packed
 from rljax.models import cache as cache_lib
 from rljax.sampling import decode
 from rljax.types import Array, PyTree
@@ -135,9 +136,10 @@ def _over_blocks(orders: Orders, slots: Slots, size: int, read) -> tuple[Slots, 
   return slots, hidden_RD
 
 
-def prefill(policy, params: PyTree, slots: Slots, orders: Orders, key: Array, *,
+def prefill(policy, params: PyTree, slots: Slots, orders: packed.Packed, key: Array, *,
             block: int) -> Slots:
   """Reads the prompts, about `block` tokens at a time, and starts a response in every slot."""
+  orders = packed.unpack(orders)
   S, P = slots.context_S.shape[0], orders.tokens_RP.shape[1]
   size = _block(orders, block)
   fresh_A = (orders.source_A < 0) & (orders.slot_A < S)
@@ -161,13 +163,14 @@ def prefill(policy, params: PyTree, slots: Slots, orders: Orders, key: Array, *,
       hidden_AD, mode="drop"))
 
 
-def extend(policy, params: PyTree, slots: Slots, orders: Orders, key: Array, *,
+def extend(policy, params: PyTree, slots: Slots, orders: packed.Packed, key: Array, *,
            block: int) -> Slots:
   """Reads tokens behind the context of each order's source, and starts a response there.
 
   Row a of the tokens belongs to order a. An order without tokens starts from the hidden state that
   the source has.
   """
+  orders = packed.unpack(orders)
   S, A = slots.context_S.shape[0], orders.slot_A.shape[0]
   old_AD = slots.hidden_SD[orders.source_A]
   copy = lambda a, cache: cache_lib.copy_row(cache, orders.source_A[a], cache, orders.slot_A[a])
@@ -322,12 +325,18 @@ def _after(hidden_SD: Array, length_S: Array) -> Array:
   return jnp.where(hidden_SD[:, 0] < jnp.inf, length_S, 0)
 
 
+def state(slots: Slots) -> tuple[Array, ...]:
+  """What the host asks after every call."""
+  return slots.live_S, slots.length_S, slots.context_S, slots.stopped_S
+
+
 def responses(slots: Slots) -> dict[str, Array]:
   """What a completion is made of, of all slots."""
   return {"tokens": slots.tokens_ST, "logp": slots.logp_ST, "raw_logp": slots.raw_logp_ST,
           "entropy": slots.entropy_ST, "top_ids": slots.top_ids_STA, "top_logp": slots.top_logp_STA}
 
 
-def collect(responses: dict[str, Array], slot_F: Array) -> dict[str, Array]:
+def collect(responses: dict[str, Array], slot_F: Array) -> packed.Packed:
   """Those of F slots, to be fetched."""
-  return {name: jnp.take(x, slot_F, axis=0, mode="clip") for name, x in responses.items()}
+  return packed.pack({name: jnp.take(x, slot_F, axis=0, mode="clip")
+                      for name, x in responses.items()})

@@ -330,7 +330,8 @@ def _update(config, name, policies, optimizers, objectives, leaf, mesh, roles):
       minibatches=spec.minibatches, unit=unit, shapes=shapes, discount=spec.discount,
       pack=_packing(config, name, rows, mesh),
       prepare=jax.jit(prepare), slice=cut,
-      step=jax.jit(step, donate_argnums=0, out_shardings=(roles.shardings(owner), None)))
+      step=jax.jit(step_lib.packed_metrics(step), donate_argnums=0,
+                   out_shardings=(roles.shardings(owner), None)))
 
 
 def _packing(config, name, rows, mesh):

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from rljax import config as config_lib
-from rljax import rng, sharding, types
+from rljax import packed, rng, sharding, types
 from rljax.data import collate, curriculum
 from rljax.rewards import run as rewards_lib
 from rljax.train import build as build_lib
@@ -181,7 +181,7 @@ class Loop(runner.Runner):
           piece = update.slice(batch, order, part) if update.slice else batch
           roles.states[owner], metrics = update.step(roles.states[owner], piece, base)
           collected.append(metrics)
-    total = functools.reduce(types.merge_metrics, jax.device_get(collected))
+    total = functools.reduce(types.merge_metrics, map(packed.unpack, jax.device_get(collected)))
     return {k: float(m.compute()) for k, m in total.items()}
 
   def evaluate(self, step) -> dict[str, float]:

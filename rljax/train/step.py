@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import nums, optim, types
+from rljax import nums, optim, packed, types
 from rljax.models import lora
 from rljax.types import Batch, Mean, PyTree, TrainState
 
@@ -94,6 +94,14 @@ def make(logp_fn: Callable, objective: Callable, optimizer: optim.Optimizer, *,
     return state, metrics
 
   return step
+
+
+def packed_metrics(step: Callable) -> Callable:
+  """`step` with its metrics as few arrays (`rljax.packed`), to be fetched."""
+  def run(*args):
+    state, metrics = step(*args)
+    return state, packed.pack(metrics)
+  return run
 
 
 def _micro(batch: Batch, accum: int) -> Batch:
