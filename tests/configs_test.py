@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rljax import config as config_lib
+from rljax import packed
 from rljax.classic import loop as classic_loop
 from rljax.data import collate
 from rljax.reproduce import papers
@@ -140,7 +141,7 @@ def trace(run):
       order = jax.ShapeDtypeStruct((update.shapes.B,), np.int32)
       batch = jax.eval_shape(update.slice, batch, order, jax.ShapeDtypeStruct((), np.int32))
     state, metrics = jax.eval_shape(update.step, states[owner], batch)
-    assert metrics["loss/total"].total.shape == ()
+    assert jax.eval_shape(packed.unpack, metrics)["loss/total"].total.shape == ()
     jax.tree.map(lambda a, b: None if a.shape == b.shape else pytest.fail(f"{a} {b}"),
                  state.params, states[owner].params)
 
