@@ -163,7 +163,8 @@ class Engine:
   # --- device programs ---
 
   def _programs(self):
-    """The jitted functions; on several devices each works on its own slots, without talking."""
+    """The jitted functions; on several devices each works on its own slots, and all that they tell
+    each other is how many are live."""
     rows, whole, stacked = PartitionSpec("data"), PartitionSpec(), PartitionSpec(None, "data")
     sharding = lambda spec: NamedSharding(self.mesh, spec) if self.mesh else None
 
@@ -191,12 +192,12 @@ class Engine:
     block = 128 if self._first_device.platform == "cpu" else 1024
     self._prefill = jit(bind(slots_lib.prefill, block=block), whole, specs, stacked, whole)
     self._extend = jit(bind(slots_lib.extend, block=block), whole, specs, stacked, whole)
-    look = {"alternatives": self.alternatives, "axis": "data" if self.mesh else None}
+    how = {"alternatives": self.alternatives, "axis": "data" if self.mesh else None}
     self._chunks = {
-        n: jit(bind(slots_lib.chunk, segments=n, **look), whole, specs, whole, whole, rows)
+        n: jit(bind(slots_lib.chunk, segments=n, **how), whole, specs, whole, whole, rows)
         for n in self._windows}
     self._few = {
-        n: jit(bind(slots_lib.few, segments=n, **look), whole, specs, rows, whole, whole, rows)
+        n: jit(bind(slots_lib.few, segments=n, **how), whole, specs, rows, whole, whole, rows)
         for n in self._windows}
     # One jitted copy per update on several devices or of unrolled layers; else the very arrays.
     copies = self.mesh is not None or not self.policy.cfg.scan
@@ -342,14 +343,12 @@ class Engine:
 
   def _parts(self, seat):
     """What is longer than the largest bucket is read in several calls, one behind the other."""
-    most, out = self.buckets[-1], []
+    most = self.buckets[-1]
     if len(seat.tokens) <= most:
       return [seat]
-    for at in range(0, len(seat.tokens), most):
-      out.append(dataclasses.replace(
-          seat, tokens=seat.tokens[at:at + most], start=seat.start + at,
-          source=seat.source if at == 0 else seat.slot))
-    return out
+    return [dataclasses.replace(
+        seat, tokens=seat.tokens[at:at + most], start=seat.start + at,
+        source=seat.source if at == 0 else seat.slot) for at in range(0, len(seat.tokens), most)]
 
   def _decode(self, params, requests, live, context, waiting, most):
     """Draws tokens in the live slots until it is worth looking again, `most` (0 = any number)."""
@@ -389,8 +388,8 @@ class Engine:
     for at in range(0, len(ended), self._batch):
       some = ended[at:at + self._batch]
       slots = np.asarray(some + [0] * (self._batch - len(some)), np.int32)
-      found = self._collect(slots_lib.responses(self._slots), slots)
-      arrays = packed.unpack(jax.device_get(found))
+      got = self._collect(slots_lib.responses(self._slots), slots)
+      arrays = packed.unpack(jax.device_get(got))
       for row, slot in enumerate(some):
         i, n, handle = self.book.request[slot], int(length[slot]), None
         if requests[i].keep:

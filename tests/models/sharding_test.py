@@ -95,3 +95,15 @@ def test_the_sampler_on_eight_devices_equals_one(gaps, tensor):
   got = gaps[f"dense engine {tensor}"]
   assert got["tokens"] and got["logp"] < 1e-5
   assert got["split"] == [1, 8 // tensor, tensor, 1, 1]
+
+
+@pytest.mark.parametrize("given, devices", [
+    ({}, min(2, len(os.sched_getaffinity(0)))), ({"JAX_NUM_CPU_DEVICES": "1"}, 1),
+    ({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3), ({"JAX_DISABLE_JIT": "1"}, 1)])
+def test_a_cpu_is_two_devices_unless_the_environment_says_otherwise(given, devices):
+  env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+  code = "from rljax import sharding as s; s.split_cpu(); print(s.mesh().size); s.split_cpu()"
+  done = subprocess.run([sys.executable, "-c", code], env={**env, "JAX_PLATFORMS": "cpu", **given},
+                        capture_output=True, text=True, timeout=120)
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert int(done.stdout) == devices
