@@ -200,6 +200,8 @@ def _plan(args, rest):
   if args.device == "tpu" and not args.topology:
     raise config_lib.ConfigError("--topology says which TPU slice, such as v5e:2x2")
   from rljax import plan as plan_lib  # jax from here on
+  from rljax import sharding
+  sharding.split_cpu()  # as rljax-train does
   plan_lib.log.setLevel(logging.INFO)  # it can take minutes
   devices, chip = (plan_lib.tpu_devices(args.topology) if args.device == "tpu"
                    else plan_lib.local_devices(args.device))

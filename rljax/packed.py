@@ -29,15 +29,15 @@ class Packed:
 def pack(tree: PyTree) -> Packed:
   """Under jit a part of the program; of numpy arrays on the host."""
   leaves, structure = jax.tree.flatten(tree)
-  stack = np.stack if all(isinstance(x, np.ndarray) for x in leaves) else jnp.stack
+  xp = np if all(isinstance(x, np.ndarray) for x in leaves) else jnp
   kinds: dict[tuple, list] = {}
   places = []
-  for x in leaves:
-    kind = (jnp.shape(x), jnp.result_type(x))
+  for x in map(xp.asarray, leaves):
+    kind = x.shape, x.dtype
     some = kinds.setdefault(kind, [])
     places.append((list(kinds).index(kind), len(some)))
     some.append(x)
-  stacks = tuple(stack(some) if len(some) > 1 else some[0][None] for some in kinds.values())
+  stacks = tuple(xp.stack(some) if len(some) > 1 else some[0][None] for some in kinds.values())
   return Packed(stacks, (structure, tuple(places)))
 
 

@@ -110,17 +110,14 @@ def near(tree: PyTree, m: Mesh) -> PyTree:
 
 def put(tree: PyTree, places: PyTree) -> PyTree:
   """`jax.device_put` of values that every host holds whole; each places what is on its devices."""
-  def part(x, place):
+  def one(x, place):
+    if place.is_fully_addressable or isinstance(x, jax.Array) and not x.is_fully_addressable:
+      return jax.device_put(x, place)
     x = np.asarray(x)
     return jax.make_array_from_callback(x.shape, place, lambda index: x[index])
-  leaves, form = jax.tree.flatten(tree)
-  places = jax.tree.leaves(places)
-  whole = [place.is_fully_addressable or isinstance(x, jax.Array) and not x.is_fully_addressable
-           for x, place in zip(leaves, places, strict=True)]
-  if all(whole):  # in one call: each costs as much as all of a batch
-    return jax.device_put(tree, form.unflatten(places))
-  return form.unflatten([jax.device_put(x, place) if w else part(x, place)
-                         for x, place, w in zip(leaves, places, whole)])
+  if all(place.is_fully_addressable for place in jax.tree.leaves(places)):
+    return jax.device_put(tree, places)  # each call costs as much as one for all
+  return jax.tree.map(one, tree, places)
 
 
 def replicated(m: Mesh) -> NamedSharding:
@@ -275,14 +272,17 @@ def per_device(fn: Callable, *, ins: Sequence, outs: Sequence) -> Callable:
   return run
 
 
-def of_rows(x_RSD: Array, row_B: Array, at_BT: Array) -> Array:
-  """x[row, at] [B, T, D] for numbers of rows, int32 [B] or [B, T], that each device counts from its
-  own first row: nothing is gathered over devices."""
-  def take(x, row, at):
-    return (x[row if row.ndim == 2 else row[:, None], at],)
-  axes = lambda x: ("batch", *(None,) * (x.ndim - 1))
-  return per_device(take, ins=(axes(x_RSD), axes(row_B), axes(at_BT)),
-                    outs=(("batch", None, None),))(x_RSD, row_B, at_BT)[0]
+def of_rows(x: Array, row: Array, *at: Array) -> Array:
+  """x[row, *at], where each device counts rows from its own first: nothing is gathered over them.
+
+  Args:
+    x: split by row. row, at: int32 arrays that broadcast to one shape, split by their first axis.
+  """
+  args, rank = (x, row, *at), max(i.ndim for i in (row, *at)) + x.ndim - 1 - len(at)
+  axes = lambda ndim: ("batch", *(None,) * (ndim - 1))
+  take = per_device(lambda x, *index: (x[index],), ins=[axes(a.ndim) for a in args],
+                    outs=[axes(rank)])
+  return take(*args)[0]
 
 
 def sum_over(x: Array, axis: str) -> Array:

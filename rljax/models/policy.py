@@ -158,14 +158,12 @@ class Policy:
     if row_B is None:
       hidden_BTD = jnp.take_along_axis(out.hidden, pos_BT[:, :, None], axis=1)
     else:
-      hidden_BTD = sharding.of_rows(out.hidden, row_B, pos_BT)
+      hidden_BTD = sharding.of_rows(out.hidden, row_B[:, None], pos_BT)
     logp_BT, entropy_BT = self._logprobs(params, hidden_BTD, batch.actions_BT)
     extras = {}
     if out.router_B is not None:
-      extras["router_B"] = out.router_B
-      if row_B is not None:
-        extras["router_B"] = sharding.of_rows(
-            out.router_B[:, None, None], row_B, jnp.zeros_like(row_B)[:, None])[:, 0, 0]
+      extras["router_B"] = (
+          out.router_B if row_B is None else sharding.of_rows(out.router_B, row_B))
     if "ids_BTK" in batch.extras:
       extras["logp_BTK"] = self._logprobs_of(params, hidden_BTD, batch.extras["ids_BTK"])
     if "uniform_kl_BT" in batch.extras:
