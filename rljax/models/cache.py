@@ -208,7 +208,7 @@ def before(start_B: Array, first: int, size: int, position_BS: Array, window: Ar
 
 
 def attend(q_BSNH: Array, blocks: Sequence[tuple[Cache, Array]], *, scale: float,
-           softcap: float = 0.0, rows: int = 0, shared: Shared | None = None) -> Array:
+           softcap: float = 0.0, by_rows: bool = False, shared: Shared | None = None) -> Array:
   """Softmax attention over several blocks of keys as if they were one, without joining them.
 
   Decoding reads the segments of a cache and the new keys as blocks, so that nothing is copied.
@@ -217,9 +217,9 @@ def attend(q_BSNH: Array, blocks: Sequence[tuple[Cache, Array]], *, scale: float
     q_BSNH: N query heads, a multiple of the K kv heads: head n reads kv head n // (N / K).
     blocks: (keys and values of one layer [B, K, C, H], mask bool [B or 1, S or 1, C]).
     scale: multiplies the scores. softcap: c in c tanh(scores / c), before the mask; 0 = off.
-    rows: of the blocks between the first and the last, in which many rows may see nothing, read
-      those that see something, so many at a time; 0 = all.
-    shared: with `rows`, of whose common positions no mask tells.
+    by_rows: of the blocks between the first and the last, in which many rows may see nothing, read
+      those that see something one by one, while they are not many.
+    shared: with `by_rows`, of whose common positions no mask tells.
 
   Returns:
     [B, S, N, H]. Scores and softmax are float32. A query that sees nothing gets a finite value.
@@ -228,8 +228,8 @@ def attend(q_BSNH: Array, blocks: Sequence[tuple[Cache, Array]], *, scale: float
   K = blocks[0][0].k.shape[1]
   q = jnp.transpose(q_BSNH.reshape(B, S, K, N // K, H), (0, 2, 3, 1, 4))
   q = q.reshape(B, K, N // K * S, H)
-  if rows and (len(blocks) > 2 or shared is not None):
-    out = _attend_by_rows(q, blocks, scale, softcap, rows, shared)
+  if by_rows and (len(blocks) > 2 or shared is not None):
+    out = _attend_by_rows(q, blocks, scale, softcap, shared)
   else:
     scores = [_scores(q, *block, scale, softcap) for block in blocks]
     joined = scores[0] if len(scores) == 1 else jnp.concatenate(scores, axis=-1)
@@ -261,10 +261,9 @@ def _values(weights_BKQC, cache, dtype):
   return jnp.einsum("bkqc,bkch->bkqh", weights_BKQC.astype(dtype), cache.v.astype(dtype))
 
 
-def _attend_by_rows(q_BKQH, blocks, scale, softcap, rows, shared):
+def _attend_by_rows(q_BKQH, blocks, scale, softcap, shared):
   """[B, K, Q, H]: softmax over the blocks, as (values, sum, maximum) of those read so far."""
   B, K, Q, H = q_BKQH.shape
-  rows = max(1, min(rows, B // 2))
 
   def read(q, cache, mask, seen):
     score = _scores(q, cache, mask, scale, softcap)
@@ -291,17 +290,18 @@ def _attend_by_rows(q_BKQH, blocks, scale, softcap, rows, shared):
         lambda c: c[0] < shared.count_N[n], turn, (jnp.int32(0), seen))[1]
 
   def for_some(needs_B, cache, mask, seen):
-    """The rows that see something of it, a few at a time if they are not many."""
+    """The rows that see something of it, one by one if they are not many."""
     count, order = jnp.sum(needs_B), jnp.argsort(~needs_B)
-    few, turns = 2 * count <= B, -(-count // rows)
+    few = 2 * count <= B
 
     def some(carry):
       turn, seen = carry  # a row that sees nothing stays as it is
-      row = jax.lax.dynamic_slice_in_dim(order, turn * rows, rows)
-      new = read(*jax.tree.map(lambda x: x[row], (q_BKQH, cache, mask, seen)))
-      return turn + 1, seen.at[row].set(new, unique_indices=True)
+      row = order[turn]
+      one = lambda x: jax.lax.dynamic_slice_in_dim(x, row, 1)
+      new = read(*jax.tree.map(one, (q_BKQH, cache, mask, seen)))
+      return turn + 1, jax.lax.dynamic_update_slice_in_dim(seen, new, row, 0)
     # Two loops, of which one takes no turn: unlike a conditional they never copy the cache.
-    _, seen = jax.lax.while_loop(lambda c: few & (c[0] < turns), some, (jnp.int32(0), seen))
+    _, seen = jax.lax.while_loop(lambda c: few & (c[0] < count), some, (jnp.int32(0), seen))
     return jax.lax.while_loop(
         lambda c: c[0], lambda c: (False, read(q_BKQH, cache, mask, c[1])), (~few, seen))[1]
 

@@ -214,7 +214,8 @@ class Policy:
     """Reads tokens behind the first `start_B` that the cache holds of each row.
 
     Args:
-      shared: rows whose caches begin alike (`cache.Shared`); of single tokens with `decode_rows`.
+      shared: rows whose caches begin alike (`cache.Shared`); of single tokens, with
+        `decode_by_rows`.
 
     Returns:
       Hidden state of each row's last token [B, D], and the new keys and values, a segment of

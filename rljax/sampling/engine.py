@@ -24,7 +24,6 @@ from rljax.sampling import request as request_lib
 from rljax.sampling import slots as slots_lib
 from rljax.types import Array, PyTree
 
-DECODE_ROWS = 8  # see `TransformerConfig`; measured on a CPU, elsewhere segments are read whole
 WATCHED = 4  # tokens between two looks of somebody who watches
 
 Request, Completion, Handle = request_lib.Request, request_lib.Completion, book_lib.Handle
@@ -74,7 +73,7 @@ class Engine:
     self._first_device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     if self._first_device.platform == "cpu":
       policy = dataclasses.replace(
-          policy, cfg=dataclasses.replace(policy.cfg, decode_rows=DECODE_ROWS))
+          policy, cfg=dataclasses.replace(policy.cfg, decode_by_rows=True))
     self.policy, self.stop_ids = policy, tuple(sorted(stop_ids))
     self.slots, self.max_tokens, self.alternatives = slots, max_tokens, alternatives
     self.cache_bits = cache_bits
@@ -83,9 +82,9 @@ class Engine:
     self.segments = cache_lib.segments(max(self.capacity, self.buckets[-1]))
     # A program per number of segments that are read; one, where each row reads what it reaches.
     windows = range(1, len(self.segments) + 1)
-    self._windows = windows[-1:] if self.policy.cfg.decode_rows else windows
+    self._windows = windows[-1:] if self.policy.cfg.decode_by_rows else windows
     # Slots of one prompt read it once, where rows are read apart and a segment can be full of it.
-    self._shares = (self.policy.cfg.decode_rows and not self.policy.cfg.window
+    self._shares = (self.policy.cfg.decode_by_rows and not self.policy.cfg.window
                     and self.buckets[-1] >= self.segments[0])
     self.mesh = mesh if mesh is not None and mesh.size > 1 else None
     self._given_mesh = mesh
