@@ -150,13 +150,12 @@ class Engine:
       self._device(self._prefill, params, self._writer.write([], [], bucket, extend=False), key)
       if conversations:
         self._device(self._extend, params, self._writer.write([], [], bucket, extend=True), key)
-    one, rest = np.int32(1), slots_lib.Rest(np.int32(1), np.int32(1))
+    rest = orders_lib.rest(1, 1, 1)
     for window in self._windows:
-      self._device(self._chunks[window], params, one, rest, self._shared(self._per_device))
+      self._device(self._chunks[window], params, rest, self._shared(self._per_device))
       for size in self._sizes[:-1]:
         none = np.full(self.devices * size, self._per_device, np.int32)
-        self._device(self._few[window], params, none, one, rest, self._shared(size))
-    self._look(slots_lib.state(self._slots))
+        self._device(self._few[window], params, none, rest, self._shared(size))
     self._collect(slots_lib.responses(self._slots), np.zeros(self._batch, np.int32))
 
   # --- device programs ---
@@ -167,14 +166,16 @@ class Engine:
     rows, whole, stacked = PartitionSpec("data"), PartitionSpec(), PartitionSpec(None, "data")
     sharding = lambda spec: NamedSharding(self.mesh, spec) if self.mesh else None
 
-    def jit(fn, *ins):
-      """fn(params, slots, ...) -> slots, in place."""
+    def program(fn, *ins, **static):
+      """(jitted (params, slots in place, *args) -> (slots, what is told), where the args live)."""
+      fn = functools.partial(slots_lib.telling(fn), self.policy, **static)
       if self.mesh:
-        fn = jax.shard_map(fn, mesh=self.mesh, axis_names={"data"}, check_vma=False, in_specs=ins,
-                           out_specs=specs)
+        fn = jax.shard_map(fn, mesh=self.mesh, axis_names={"data"}, check_vma=False,
+                           in_specs=(whole, specs, *ins), out_specs=(specs, stacked))
       held = {} if self._held is None else {
-          "in_shardings": (None, self._held, *[None] * (len(ins) - 2)), "out_shardings": self._held}
-      return jax.jit(fn, donate_argnums=1, **held)
+          "in_shardings": (None, self._held, *[None] * len(ins)),
+          "out_shardings": (self._held, None)}
+      return jax.jit(fn, donate_argnums=1, **held), tuple(map(sharding, ins))
 
     first = self._writer.settings([], [])
     build = functools.partial(slots_lib.empty, self.policy, segments=self.segments,
@@ -186,24 +187,19 @@ class Engine:
         lambda x: PartitionSpec(*[None] * cache_lib.row_axis(x), "data"), shape.cache))
     self._held = self._places(specs)
     self._empty = jax.jit(lambda: build(first), out_shardings=self._held)
-    bind = lambda fn, **static: functools.partial(fn, self.policy, **static)
     # Enough tokens to keep the device busy, few enough not to waste a pass on two new prompts.
     block = 128 if self._first_device.platform == "cpu" else 1024
-    self._prefill = jit(bind(slots_lib.prefill, block=block), whole, specs, stacked, whole)
-    self._extend = jit(bind(slots_lib.extend, block=block), whole, specs, stacked, whole)
+    self._prefill = program(slots_lib.prefill, stacked, whole, block=block)
+    self._extend = program(slots_lib.extend, stacked, whole, block=block)
     how = {"alternatives": self.alternatives, "axis": "data" if self.mesh else None}
-    self._chunks = {
-        n: jit(bind(slots_lib.chunk, segments=n, **how), whole, specs, whole, whole, rows)
-        for n in self._windows}
-    self._few = {
-        n: jit(bind(slots_lib.few, segments=n, **how), whole, specs, rows, whole, whole, rows)
-        for n in self._windows}
+    self._chunks = {n: program(slots_lib.chunk, whole, rows, segments=n, **how)
+                    for n in self._windows}
+    self._few = {n: program(slots_lib.few, rows, whole, rows, segments=n, **how)
+                 for n in self._windows}
     # One jitted copy per update on several devices or of unrolled layers; else the very arrays.
     copies = self.mesh is not None or not self.policy.cfg.scan
     self._place = jax.jit(self.policy.unstack) if copies else lambda params: params
-    self._rows, self._whole, self._stacked = map(sharding, (rows, whole, stacked))
-    self._look = jax.jit(packed.pack, out_shardings=self._whole)
-    self._collect = jax.jit(slots_lib.collect, out_shardings=self._whole)
+    self._collect = jax.jit(slots_lib.collect, out_shardings=sharding(whole))
 
   def _places(self, specs):
     """Where the arrays of the slots live; None = on the one device there is.
@@ -239,20 +235,21 @@ class Engine:
           lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=place), tree)
     whole, rows, stacked = PartitionSpec(), PartitionSpec("data"), PartitionSpec(None, "data")
     params = jax.eval_shape(self.policy.unstack, params) if not self.policy.cfg.scan else params
-    slots, n = self._shape, each(np.int32(0), whole)
+    slots = self._shape
     if self._held is not None:
       slots = jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
                            slots, self._held)
     key = each(jax.eval_shape(lambda: jax.random.key(0)), whole)
     out = {}
     for bucket in self.buckets:
-      for name, call in (("prefill", self._prefill), ("extend", self._extend)):
+      for name, (call, _) in (("prefill", self._prefill), ("extend", self._extend)):
         orders = self._writer.write([], [], bucket, extend=name == "extend")
         out[f"{name} {bucket}"] = call, (params, slots, each(orders, stacked), key)
     ends = np.cumsum(self.segments)
     for window in self._windows:
-      out[f"chunk {ends[window - 1]}"] = self._chunks[window], (
-          params, slots, n, slots_lib.Rest(n, n), each(self._shared(self._per_device), rows))
+      out[f"chunk {ends[window - 1]}"] = self._chunks[window][0], (
+          params, slots, each(orders_lib.rest(1, 1, 1), whole),
+          each(self._shared(self._per_device), rows))
     return out
 
   def _hand_over(self, params):
@@ -271,15 +268,16 @@ class Engine:
     self._seen, self._params = [], None
     self.book = book_lib.Book(self.slots, self.devices)
 
-  def _device(self, call, params, *args):
-    """Runs one program on the slots and waits for it."""
+  def _device(self, program, params, *args):
+    """Runs one program on the slots and waits for it; what is told, still on the devices."""
     began = time.perf_counter()
+    call, places = program
     if self.mesh:
-      places = {packed.Packed: self._stacked, cache_lib.Shared: self._rows, np.ndarray: self._rows}
-      args = jax.device_put(args, tuple(places.get(type(x), self._whole) for x in args))
-    self._slots = call(params, self._slots, *args)
-    jax.block_until_ready(self._slots.live_S)
+      args = jax.device_put(args, places)
+    self._slots, told = call(params, self._slots, *args)
+    jax.block_until_ready(told)
     self.stats.device_s += time.perf_counter() - began
+    return told
 
   # --- serving ---
 
@@ -290,8 +288,8 @@ class Engine:
     while queue or self.book.live():
       self._seat(params, requests, queue, key, context)
       live = self.book.live()
-      self._decode(params, requests, live, context, bool(queue), WATCHED if watch else 0)
-      state = packed.unpack(jax.device_get(self._look(slots_lib.state(self._slots))))
+      told = self._decode(params, requests, live, context, bool(queue), WATCHED if watch else 0)
+      state = packed.unpack(jax.device_get(told))
       context[:] = state[2]
       if watch:
         tokens = jax.device_get(self._slots.tokens_ST)
@@ -356,7 +354,7 @@ class Engine:
     steps = min(steps, most or steps)
     ends = np.cumsum(self.segments)
     window = next((n for n in self._windows if ends[n - 1] >= longest + min(steps, 16)), len(ends))
-    steps = np.int32(max(1, min(steps, int(ends[window - 1] - longest))))
+    steps = max(1, min(steps, int(ends[window - 1] - longest)))
     n = self._per_device
     parts = [[s for s in live if s // n == d] for d in range(self.devices)]
     size = n if waiting else next(m for m in self._sizes if m >= max(map(len, parts)))
@@ -364,16 +362,16 @@ class Engine:
       total, most = len(live) - max(1, self.slots // 10), 0
     else:  # look again when a smaller part will do
       total, most = 0, max((m for m in self._sizes if m < size), default=0)
-    rest = slots_lib.Rest(np.int32(total), np.int32(most))
     if size == n:
-      call, args = self._chunks[window], ()
+      program, args = self._chunks[window], ()
       parts = [range(d * n, d * n + n) for d in range(self.devices)]
     else:
       slots = np.full((self.devices, size), n, np.int32)
       for d, part in enumerate(parts):
         slots[d, :len(part)] = np.asarray(part, int) % n
-      call, args = self._few[window], (slots.reshape(-1),)
-    self._device(call, params, *args, steps, rest, self._shared(size, parts))
+      program, args = self._few[window], (slots.reshape(-1),)
+    return self._device(
+        program, params, *args, orders_lib.rest(steps, total, most), self._shared(size, parts))
 
   def _shared(self, size, parts=()):
     """What is shared by the slots of each device's part; None = nothing ever is, here."""

@@ -13,10 +13,14 @@ from rljax.models import cache as cache_lib
 from rljax.sampling import decode
 from rljax.sampling import request as request_lib
 from rljax.sampling.book import Seat
-from rljax.sampling.slots import Orders
+from rljax.sampling.slots import Orders, Rest
 
 SHARERS = 16  # slots that read what they share together
 LEAST = 4  # fewer read it one by one
+
+
+def rest(steps: int, total: int, most: int) -> packed.Packed:
+  return packed.pack(Rest(*(np.asarray(n, np.int32) for n in (steps, total, most))))
 
 
 def shared(alike: Sequence[Sequence[tuple[int, list[int]]]], size: int, segments: Sequence[int]

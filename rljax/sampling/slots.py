@@ -13,6 +13,7 @@ are read in blocks of one fixed shape, and every draw has its request's own key.
 Letters: S slots, R prompts of at most P tokens, T tokens of a response, D width of the model.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.struct
@@ -209,13 +210,15 @@ def _start(slots: Slots, orders: Orders, hidden_AD: Array, key: Array) -> Slots:
 
 
 class Rest(NamedTuple):
-  """When to look at the slots: few enough are live (int32), in all or on each device."""
+  """When the host looks at the slots, int32 each: after so many steps, or as soon as no more are
+  live than this, in all or on each device."""
 
+  steps: Array
   total: Array
   most: Array
 
 
-def few(policy, params: PyTree, slots: Slots, slot_A: Array, steps: Array, rest: Rest,
+def few(policy, params: PyTree, slots: Slots, slot_A: Array, rest: packed.Packed,
         shared: cache_lib.Shared | None = None, *, segments: int, alternatives: int,
         axis: str | None = None) -> Slots:
   """`chunk` for these slots alone (int32 [A]; S = none): a step over few live slots costs less."""
@@ -224,7 +227,7 @@ def few(policy, params: PyTree, slots: Slots, slot_A: Array, steps: Array, rest:
   part = jax.tree.map(lambda x: jnp.take(x, slot_A, axis=0, mode="clip"), rows).replace(
       cache=cache_lib.take_rows(near, slot_A), used_1=slots.used_1, rows_1=slots.rows_1)
   real_A = slot_A < slots.context_S.shape[0]
-  part = chunk(policy, params, part.replace(live_S=part.live_S & real_A), steps, rest, shared,
+  part = chunk(policy, params, part.replace(live_S=part.live_S & real_A), rest, shared,
                segments=segments, alternatives=alternatives, axis=axis)
   back = lambda old, new: old.at[slot_A].set(new, mode="drop")
   return jax.tree.map(back, rows, part.replace(cache=(), used_1=None, rows_1=None)).replace(
@@ -232,18 +235,19 @@ def few(policy, params: PyTree, slots: Slots, slot_A: Array, steps: Array, rest:
       rows_1=part.rows_1)
 
 
-def chunk(policy, params: PyTree, slots: Slots, steps: Array, rest: Rest,
+def chunk(policy, params: PyTree, slots: Slots, rest: packed.Packed,
           shared: cache_lib.Shared | None = None, *, segments: int, alternatives: int,
           axis: str | None = None) -> Slots:
-  """Draws up to `steps` tokens in every live slot; returns as soon as no more are live than `rest`.
+  """Draws tokens in every live slot until it is time to look.
 
   Args:
-    steps: int32, traced.
+    rest: `Rest`, packed.
     shared: slots that hold one prompt; of `few`, as numbers of its rows.
     segments: so many of the cache's segments are read; they must cover every position to come.
     axis: of the mesh, over which the slots are split. The devices stop together: one that stopped
       by itself would only wait for the others.
   """
+  rest = packed.unpack(rest)
   near, far = slots.cache[:segments], slots.cache[segments:]
 
   def going(slots):
@@ -263,14 +267,14 @@ def chunk(policy, params: PyTree, slots: Slots, steps: Array, rest: Rest,
 
   def steps_between_looks(carry):
     n, _, slots = carry
-    end = jnp.minimum(n + (LOOK if axis else 1), steps)
+    end = jnp.minimum(n + (LOOK if axis else 1), rest.steps)
     _, slots = jax.lax.while_loop(
         lambda c: (c[0] < end) & jnp.any(c[1].live_S), step, (n, slots))
     return end, going(slots), slots
 
   slots = slots.replace(cache=near)
-  _, _, slots = jax.lax.while_loop(
-      lambda c: (c[0] < steps) & c[1], steps_between_looks, (jnp.int32(0), going(slots), slots))
+  _, _, slots = jax.lax.while_loop(lambda c: (c[0] < rest.steps) & c[1], steps_between_looks,
+                                   (jnp.int32(0), going(slots), slots))
   return slots.replace(cache=(*slots.cache, *far))
 
 
@@ -325,9 +329,13 @@ def _after(hidden_SD: Array, length_S: Array) -> Array:
   return jnp.where(hidden_SD[:, 0] < jnp.inf, length_S, 0)
 
 
-def state(slots: Slots) -> tuple[Array, ...]:
-  """What the host asks after every call."""
-  return slots.live_S, slots.length_S, slots.context_S, slots.stopped_S
+def telling(fn):
+  """`fn`, which returns slots, returning also what the host asks of them, packed."""
+  @functools.wraps(fn)
+  def call(*args, **static):
+    slots = fn(*args, **static)
+    return slots, packed.pack((slots.live_S, slots.length_S, slots.context_S, slots.stopped_S))
+  return call
 
 
 def responses(slots: Slots) -> dict[str, Array]:

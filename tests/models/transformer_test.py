@@ -151,7 +151,7 @@ def test_the_program_does_not_grow_with_depth(local):
 @pytest.mark.parametrize("bits, softcap, share", [(0, 0.0, 1), (0, 5.0, 2), (8, 0.0, 2)])
 @pytest.mark.parametrize("reaching", [0, 1, 3, 4, 8])
 def test_reading_only_the_rows_that_reach_a_segment(bits, softcap, share, reaching):
-  """In blocks of 3 rows, or whole when most rows reach it: the same attention."""
+  """One by one, or whole when most rows reach it: the same attention."""
   rs = np.random.default_rng(reaching)
   B, K, H, sizes = 8, 2, 4, (4, 4, 6)
   draw = lambda *shape: jnp.asarray(rs.normal(size=shape), jnp.float32)
@@ -165,8 +165,8 @@ def test_reading_only_the_rows_that_reach_a_segment(bits, softcap, share, reachi
     first += c
   blocks.append((make(1), jnp.ones((1, 1, 1), bool)))
   q = draw(B, 1, K * share, H)
-  whole, rows = (jax.jit(lambda q, n=n: cache_lib.attend(
-      q, blocks, scale=0.7, softcap=softcap, rows=n))(q) for n in (0, 3))
+  whole, rows = (jax.jit(lambda q, apart=apart: cache_lib.attend(
+      q, blocks, scale=0.7, softcap=softcap, by_rows=apart))(q) for apart in (False, True))
   np.testing.assert_allclose(rows, whole, atol=1e-5)
 
 
@@ -185,13 +185,14 @@ def test_what_a_group_of_rows_shares_is_read_from_its_first_row(bits, share):
   spoilt = full.copy()  # of the others of a group, it is not even looked at
   spoilt[:, [3, 0], :, :8], spoilt[:, [6, 5], :, :4] = 77, 77
 
-  def out(kv, shared, rows):
+  def out(kv, shared, by_rows):
     blocks, first = [], 0
     for c in sizes:
       segment = cache_lib.Cache(*jnp.asarray(kv[..., first:first + c, :]))
       blocks.append((segment.quantized() if bits else segment,
                      cache_lib.before(start, first, c, start[:, None], shared=shared)))
       first += c
+    blocks.append((new, jnp.ones((1, 1, 1), bool)))
     return jax.jit(lambda q: cache_lib.attend(
-        q, [*blocks, (new, jnp.ones((1, 1, 1), bool))], scale=0.7, rows=rows, shared=shared))(q)
-  np.testing.assert_allclose(out(spoilt, shared, 3), out(full, None, 0), atol=1e-5)
+        q, blocks, scale=0.7, by_rows=by_rows, shared=shared))(q)
+  np.testing.assert_allclose(out(spoilt, shared, True), out(full, None, False), atol=1e-5)
