@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import sharding, types
+from rljax import sharding, testing, types
 from rljax.data import packing
 from rljax.models import heads, policy
 from rljax.sampling import engine as engine_lib
@@ -65,20 +65,27 @@ def pack(plain, params):
 
 def sample(model, params, mesh):
   """Tokens and log-probabilities of 40 requests in 32 slots, eight of them for one prompt that is
-  read once while they decode; and where the cache lies then."""
+  read once while they decode; where the cache lies then; and what was compiled after warm-up."""
   engine = engine_lib.Engine(model, stop_ids=(1,), slots=32, prompt_buckets=(4, 64), max_tokens=6,
                              mesh=mesh)
   rs, told, tell = np.random.default_rng(1), [], orders.shared
   orders.shared = lambda *a: told.append(tell(*a)) or told[-1]
   long = rs.integers(2, V, 64).astype(np.int32)
-  done = engine.generate(params, [
-      engine_lib.Request(long if i % 5 == 0 else rs.integers(2, V, 1 + i % 4).astype(np.int32),
-                         (i, 0), 6 - i % 5) for i in range(40)], jax.random.key(0))
+  key = jax.random.key(0)
+  engine.warm_up(params)
+  with testing.count_compilations() as c:
+    for few in (1, 3, 9, 30):  # before they read what others do
+      engine.generate(params, [engine_lib.Request(
+          rs.integers(2, V, 1 + few).astype(np.int32), (i, 0), 1 + i % 6) for i in range(few)], key)
+    done = engine.generate(params, [
+        engine_lib.Request(long if i % 5 == 0 else rs.integers(2, V, 1 + i % 4).astype(np.int32),
+                           (i, 0), 6 - i % 5) for i in range(40)], key)
   orders.shared = tell
   assert max(t.count_N.max() for t in told) > 0
   cache = jax.tree.leaves(engine._slots.cache)[0]
   return (np.concatenate([c.tokens for c in done]), np.concatenate([c.logp for c in done]),
-          np.divide(cache.shape, cache.sharding.shard_shape(cache.shape)).astype(int).tolist())
+          np.divide(cache.shape, cache.sharding.shard_shape(cache.shape)).astype(int).tolist(),
+          c.count)
 
 
 def gap(a, b):
@@ -113,7 +120,8 @@ def main():
       placed = jax.device_put(params, jax.tree.map(lambda x: x.sharding, model.shapes()))
       got = sample(model, placed, layout.mesh)
       out[f"{name} engine {tensor}"] = {"tokens": bool(np.array_equal(got[0], want[0])),
-                                        "logp": gap(got[1], want[1]), "split": got[2]}
+                                        "logp": gap(got[1], want[1]), "split": got[2],
+                                        "compiled": got[3]}
   print(json.dumps(out))
 
 
