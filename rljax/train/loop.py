@@ -101,17 +101,20 @@ class Loop(runner.Runner):
     # All are prepared before any weight moves, so that critic and policy read the same values.
     batches = {name: self._prepare(self.r.updates[name], some) for name, some in due.items()}
     faults.update(more)
-    for name, update in self.r.updates.items():
-      if name not in batches:
-        continue
+    said = {}
+    for name in list(batches):
+      with self.hosts.phase(f"update {name}"):
+        update = self.r.updates[name]
+        said[name] = self._update(step, name, update, batches.pop(name))
+        self.r.roles.follow(update.role, step)
+    clock.lap("update")
+    self.log.episodes(step, episodes)  # while the devices work
+    clock.lap("log")
+    for name, metrics in said.items():
       prefix = "" if len(self.r.updates) == 1 else f"{name}/"
       with self.hosts.phase(f"update {name}"):
-        metrics = self._update(step, name, update, batches.pop(name))
-        self.r.roles.follow(update.role, step)
-      scalars.update({prefix + k: v for k, v in metrics.items()})
+        scalars.update({prefix + k: v for k, v in _numbers(metrics).items()})
     clock.lap("update")
-    self.log.episodes(step, episodes)
-    clock.lap("log")
     tokens = sum(e.num_actions for e in episodes)
     self.host["tokens"] += tokens
     self.host["skipped"] += int(sum(v for k, v in scalars.items() if k.endswith("update/skipped")))
@@ -165,9 +168,10 @@ class Loop(runner.Runner):
     with _guard():
       return update.prepare(roles.params(update.role), ref, batch, value)
 
-  def _update(self, step, name, update, batch) -> dict[str, float]:
+  def _update(self, step, name, update, batch) -> list[packed.Packed]:
+    """Moves the weights; the metrics of every part, still on the devices."""
     if batch is None:
-      return {"update/skipped": 1.0}
+      return []
     roles, owner = self.r.roles, self.r.roles.owner(update.role)
     base = roles.base(owner)
     collected = []
@@ -181,8 +185,7 @@ class Loop(runner.Runner):
           piece = update.slice(batch, order, part) if update.slice else batch
           roles.states[owner], metrics = update.step(roles.states[owner], piece, base)
           collected.append(metrics)
-    total = functools.reduce(types.merge_metrics, map(packed.unpack, jax.device_get(collected)))
-    return {k: float(m.compute()) for k, m in total.items()}
+    return collected
 
   def evaluate(self, step) -> dict[str, float]:
     out = {}
@@ -266,6 +269,14 @@ class Loop(runner.Runner):
     runlog.write_json(os.path.join(self.workdir, "preflight.json"), report)
     for warning in report["warnings"]:
       self.progress.note(f"PREFLIGHT: {warning}")
+
+
+def _numbers(collected: list[packed.Packed]) -> dict[str, float]:
+  """The metrics of an update; waits for it."""
+  if not collected:
+    return {"update/skipped": 1.0}
+  total = functools.reduce(types.merge_metrics, map(packed.unpack, jax.device_get(collected)))
+  return {k: float(m.compute()) for k, m in total.items()}
 
 
 def _order(generator, update) -> np.ndarray:

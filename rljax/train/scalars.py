@@ -46,8 +46,9 @@ class Clock:
     self._laps: dict[str, float] = {}
 
   def lap(self, name):
+    """What has passed since the last one belongs to `name`."""
     now = time.perf_counter()
-    self._laps[name] = now - self._last
+    self._laps[name] = self._laps.get(name, 0.0) + now - self._last
     self._last = now
 
   def total(self):
