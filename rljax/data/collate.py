@@ -1,6 +1,7 @@
 """The border between host and device: episodes in, one fixed-shape Batch out."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -53,7 +54,7 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
   texts, media = [], []
   for b, e in enumerate(episodes):
     reward = float(e.scores.get(score, 0.0))
-    n, t = 0, 0
+    n, t, spoken = 0, 0, 0
     tokens = np.concatenate([turn.tokens for turn in e.turns])
     if len(tokens) - 1 > S or e.num_actions > T:
       raise config_lib.ConfigError(
@@ -73,11 +74,11 @@ def collate(episodes: Sequence[types.Episode], *, shapes: Shapes, pad_id: int = 
         if turn.logp is not None:
           logp_BT[b, t:t + k] = turn.logp
         reward_BT[b, t + k - 1] += turn.reward
-        segment_BT[b, t:t + k] = segment_BT[b].max() + 1
-        t += k
+        segment_BT[b, t:t + k] = spoken
+        t, spoken = t + k, spoken + 1
       n += k
     group_B[b] = groups.setdefault(e.group, len(groups))
-    if t == 0 or not np.isfinite(reward) or e.status == types.ERROR:
+    if t == 0 or not math.isfinite(reward) or e.status == types.ERROR:
       mask_BT[b] = reward_BT[b] = 0.0
       continue
     valid_B[b] = 1.0

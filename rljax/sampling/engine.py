@@ -102,7 +102,7 @@ class Engine:
     # When the queue is empty and few slots are live, only so many are decoded.
     part = self._per_device
     self._sizes = [n for n in (part // 8, part // 2) if n >= 4] + [part]
-    self._batch = min(slots, max(32, slots // 4))  # responses fetched at a time
+    self._batch = min(slots, max(32, slots // 4))  # responses fetched at a time; or all
     self._programs()
     self._reset()
     self.stats = Stats()
@@ -156,7 +156,8 @@ class Engine:
       for size in self._sizes[:-1]:
         none = np.full(self.devices * size, self._per_device, np.int32)
         self._device(self._few[window], params, none, rest, self._shared(size))
-    self._collect(slots_lib.responses(self._slots), np.zeros(self._batch, np.int32))
+    for size in (self._batch, self.slots):
+      self._collect(slots_lib.responses(self._slots), np.zeros(size, np.int32))
 
   # --- device programs ---
 
@@ -382,9 +383,10 @@ class Engine:
 
   def _finish(self, requests, ended, state, done):
     _, length, context, stopped = state
-    for at in range(0, len(ended), self._batch):
-      some = ended[at:at + self._batch]
-      slots = np.asarray(some + [0] * (self._batch - len(some)), np.int32)
+    batch = self._batch if 2 * len(ended) <= self.slots else self.slots
+    for at in range(0, len(ended), batch):
+      some = ended[at:at + batch]
+      slots = np.asarray(some + [0] * (batch - len(some)), np.int32)
       got = self._collect(slots_lib.responses(self._slots), slots)
       arrays = packed.unpack(jax.device_get(got))
       for row, slot in enumerate(some):
