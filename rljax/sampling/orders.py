@@ -20,6 +20,7 @@ LEAST = 4  # fewer read it one by one
 
 
 def rest(steps: int, total: int, most: int) -> packed.Packed:
+  """`Rest`, packed."""
   return packed.pack(Rest(*(np.asarray(n, np.int32) for n in (steps, total, most))))
 
 
