@@ -112,7 +112,7 @@ class Loop(runner.Runner):
     clock.lap("log")
     for name, metrics in said.items():
       prefix = "" if len(self.r.updates) == 1 else f"{name}/"
-      with self.hosts.phase(f"update {name}"):
+      with self.hosts.phase(f"metrics of {name}"):
         scalars.update({prefix + k: v for k, v in _numbers(metrics).items()})
     clock.lap("update")
     tokens = sum(e.num_actions for e in episodes)
