@@ -13,6 +13,7 @@ import pytest
 from rljax import config as config_lib
 from rljax import main, testing
 from rljax.train import build, distributed, loop
+from rljax.train import scalars as scalars_lib
 
 TINY = "tests/train/tiny.py"
 
@@ -256,3 +257,12 @@ def test_debugging_without_jit(tmp_path):
                         text=True, timeout=300)
   assert done.returncode == 0, done.stderr[-2000:]
   assert len(metrics(str(tmp_path))) == 3
+
+
+def test_the_parts_of_a_step_add_up_and_one_may_come_twice(monkeypatch):
+  times = iter([0.0, 1.0, 3.0, 7.0, 8.0])
+  monkeypatch.setattr(scalars_lib.time, "perf_counter", lambda: next(times))
+  clock = scalars_lib.Clock()
+  for name in ("update", "log", "update"):
+    clock.lap(name)
+  assert clock.scalars() == {"time/step": 8.0, "time/update": 5.0, "time/log": 2.0}
